@@ -1,0 +1,38 @@
+"""Gradient confusion: the exact Gram matrix of per-sample gradients, and the course that explains it.
+
+Measure a model in two lines:
+
+    K = gradconf.gram(model, loss_fn, inputs, targets)   # (N, N), <grad f_i, grad f_j>
+    gradconf.confusion(K, labels=targets)
+
+Source: Sankararaman, De, Xu, Huang & Goldstein, "The Impact of Neural Network Overparameterization on Gradient
+Confusion and Stochastic Gradient Descent", ICML 2020, arXiv:1904.06963.
+"""
+
+from gradconf import datasets, models, plots, reference
+from gradconf._version import __version__
+from gradconf.batches import minibatch_pairs, minibatches
+from gradconf.grams import gram, minibatch_gram
+from gradconf.statistics import Confusion, PairStatistics, confusion, cosine, paired_confusion
+from gradconf.surroundings import setup
+from gradconf.training import Run, train
+
+__all__ = [
+    "Confusion",
+    "PairStatistics",
+    "Run",
+    "__version__",
+    "confusion",
+    "cosine",
+    "datasets",
+    "gram",
+    "minibatch_gram",
+    "minibatch_pairs",
+    "minibatches",
+    "models",
+    "paired_confusion",
+    "plots",
+    "reference",
+    "setup",
+    "train",
+]

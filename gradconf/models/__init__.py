@@ -1,0 +1,6 @@
+"""The networks of the paper, with depth and width as it counts them."""
+
+from gradconf.models.convolutional import cnn, wrn
+from gradconf.models.dense import linear_net, mlp
+
+__all__ = ["cnn", "linear_net", "mlp", "wrn"]

@@ -1,0 +1,153 @@
+"""Plain stochastic gradient descent, as the paper trains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gradconf.datasets import Dataset
+from gradconf.problems import LossFunction, check_shape
+
+Measure = Callable[[nn.Module, int], dict[str, float]]
+EXPLOSION = 1e3  # a loss so many times that of the untrained model counts as divergence
+EVALUATION_ROWS = 4096  # samples evaluated at a time
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run leaves behind.
+
+    Attributes:
+        model: the trained model, the very object that was passed in.
+        history: one row an epoch, epoch 0 before training, with the columns epoch, steps, learning_rate, train_loss,
+            train_accuracy, test_loss, test_accuracy and whatever was measured; all rows are finite.
+        diverged_at: the epoch in which the loss exploded or became NaN, which ended the run, 0 if the untrained model's
+            loss was not finite; None if the run reached its end.
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    diverged_at: int | None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss exploded or became NaN."""
+        return self.diverged_at is not None
+
+
+def train(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    dataset: Dataset,
+    *,
+    learning_rate: float,
+    epochs: int = 30,
+    batch_size: int = 128,
+    decay_at: tuple[float, ...] = (0.4, 0.8),
+    decay_factor: float = 0.1,
+    seed: int = 0,
+    measure: Measure | None = None,
+) -> Run:
+    """Train a model in place by SGD without momentum, weight decay or augmentation.
+
+    `w <- w - alpha grad F_B(w)` over mini-batches B of fresh random order each epoch, F_B their mean loss, alpha
+    multiplied by `decay_factor` after the given shares of the epochs. The paper uses 200 epochs, B = 128, and decays
+    at 40% and 80%. Losses in the history are means over the whole set in evaluation mode, after each epoch.
+
+    Args:
+        model: trained on the device it is on, and left there in the mode it was in.
+        loss_fn: maps `(outputs, targets)` to one loss a sample, shape `(N,)`.
+        dataset: moved to the model's device.
+        learning_rate: alpha at the beginning.
+        epochs: passes over the training set.
+        batch_size: samples a step, B; the last batch of an epoch may be smaller.
+        decay_at: shares of the epochs after which the rate decays; `()` keeps it constant.
+        decay_factor: what the rate is multiplied by.
+        seed: seed of the order of the samples.
+        measure: called with `(model, epoch)`, in training mode, before training and after each epoch; the numbers
+            it returns join that epoch's row.
+
+    Returns:
+        The model, its history, and whether and when it diverged.
+
+    Raises:
+        ValueError: if a number is out of range, or `loss_fn` does not return one loss a sample.
+
+    Source: Sankararaman et al. 2020, Section 7 (protocol).
+    """
+    _check(learning_rate, epochs, batch_size, decay_at)
+    dataset = dataset.to(next(model.parameters()).device)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+    milestones = [max(1, round(share * epochs)) for share in decay_at]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, decay_factor)
+    steps = math.ceil(len(dataset.train_targets) / batch_size)
+    was_training, limit, rows, diverged_at = model.training, math.inf, [], None
+    for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
+        row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
+        worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
+        row |= _evaluate(model, loss_fn, dataset)
+        if not max(worst, row["train_loss"]) < limit:
+            diverged_at = epoch
+            break
+        model.train()
+        rows.append(row | (measure(model, epoch) if measure else {}))
+        limit = EXPLOSION * max(1.0, rows[0]["train_loss"])
+        progress.set_postfix(loss=f"{row['train_loss']:.3g}")
+        if epoch:
+            schedule.step()
+    model.train(was_training)
+    return Run(model, pd.DataFrame(rows), diverged_at)
+
+
+def _epoch(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    dataset: Dataset,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """Take the steps of one epoch and return the largest mini-batch loss, infinite if one was NaN."""
+    model.train()
+    order = torch.randperm(len(dataset.train_targets), generator=generator).to(dataset.train_inputs.device)
+    worst = torch.zeros((), device=order.device)
+    for batch in order.split(batch_size):
+        optimizer.zero_grad(set_to_none=True)
+        losses = loss_fn(model(dataset.train_inputs[batch]), dataset.train_targets[batch])
+        check_shape(losses, len(batch))
+        loss = losses.mean()
+        loss.backward()
+        optimizer.step()
+        worst = torch.maximum(worst, loss.detach())  # keeps NaN, and needs no synchronisation until the epoch ends
+    return worst.nan_to_num(nan=math.inf).item()
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, loss_fn: LossFunction, dataset: Dataset) -> dict[str, float]:
+    """Return mean loss, infinite if it is NaN, and accuracy on both sets, in evaluation mode."""
+    model.eval()
+    numbers = {}
+    for part in ("train", "test"):
+        inputs, targets = getattr(dataset, f"{part}_inputs"), getattr(dataset, f"{part}_targets")
+        losses, correct = [], []
+        for x, y in zip(inputs.split(EVALUATION_ROWS), targets.split(EVALUATION_ROWS), strict=True):
+            outputs = model(x)  # (n, C)
+            losses.append(check_shape(loss_fn(outputs, y), len(y)))
+            correct.append(outputs.argmax(1) == y)
+        numbers[f"{part}_loss"] = torch.cat(losses).double().mean().nan_to_num(nan=math.inf).item()
+        numbers[f"{part}_accuracy"] = torch.cat(correct).double().mean().item()
+    return numbers
+
+
+def _check(learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...]) -> None:
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"learning_rate must be a positive number, not {learning_rate}.")
+    if epochs < 0 or batch_size < 1:
+        raise ValueError(f"epochs must be at least 0 and batch_size at least 1, not {epochs} and {batch_size}.")
+    if any(not 0 < share < 1 for share in decay_at):
+        raise ValueError(f"decay_at holds shares of the epochs between 0 and 1, not {decay_at}.")
