@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything is installed into .venv, nothing elsewhere.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PACKAGE := $(shell find gradconf -type f -not -name '*.pyc')
+CELL_TIMEOUT := 120
+
+# Output on stderr fails the book, and progress bars are written there.
+export TQDM_DISABLE := 1
+export MPLBACKEND := agg
+
+.DEFAULT_GOAL := help
+.PHONY: help book serve test lint format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+book: $(READY) _build/.fresh  ## execute the chapters and build the site
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
+	@echo "The book is built. Open $(CURDIR)/_build/html/index.html or run: make serve"
+
+serve:  ## show the built site at http://localhost:8000
+	@test -f _build/html/index.html || { echo "There is no site yet: run make book first."; exit 1; }
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
+	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q --doctest-modules gradconf
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
+
+lint: $(READY)  ## style and spelling of code, notebooks and prose
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify chapters/*.ipynb
+	$(BIN)/codespell
+
+format: $(READY)  ## mend what lint can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout chapters/*.ipynb
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "gradconf needs Python 3.11 or newer: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[book,test,lint]"
+	@touch $@
+
+# jupyter-cache knows the notebooks alone: when the package changes, its results must go.
+_build/.fresh: $(PACKAGE) constraints.txt
+	rm -rf _build/.jupyter_cache
+	@mkdir -p _build && touch $@
