@@ -1,17 +1,20 @@
 """Measure a model without leaving a trace on it, and notice when it is no function of its parameters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from gradconf.problems import Problem
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Leave `.grad`, buffers and the random generators as they were, whatever happens inside.
 
-    Inside, gradients are enabled and autocast is off, so that what is measured is the model's own precision.
+    Inside, buffers are copies, gradients are enabled and autocast is off, so that what is measured is the model's own
+    precision.
 
     Args:
         model: the model that is evaluated inside.
@@ -20,47 +23,50 @@ def untouched(model: nn.Module) -> Iterator[None]:
         Nothing.
     """
     gradients = [(p, p.grad) for p in model.parameters()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    copies = {id(buffer): buffer.detach().clone() for _, _, buffer in buffers if buffer is not None}
     device = next(model.parameters()).device
     cards = [device] if device.type == "cuda" else []
     try:
+        for module, name, buffer in buffers:
+            module._buffers[name] = copies.get(id(buffer))
         with torch.random.fork_rng(cards), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         for p, gradient in gradients:
             p.grad = gradient
-        for module, name, buffer, value in buffers:
+        for module, name, buffer in buffers:
             module._buffers[name] = buffer
-            with torch.no_grad():
-                buffer.copy_(value)
 
 
-def refuse_randomness(losses: Callable[[], Tensor], device: torch.device) -> None:
-    """Refuse losses that change from one evaluation to the next because random numbers enter them.
+def steady_losses(problem: Problem, rows: slice) -> Tensor:
+    """Evaluate the losses of some samples together, refusing losses that random numbers change.
 
     Args:
-        losses: evaluates the losses, shape `(n,)`.
-        device: where the model is.
+        problem: what is measured; it is left untouched.
+        rows: which samples.
+
+    Returns:
+        Losses of shape `(n,)`, with their autograd graph.
 
     Raises:
-        ValueError: if two evaluations that draw random numbers differ.
+        ValueError: if random numbers are drawn and a second evaluation differs, or the losses are unusable.
     """
-    before = _generator_state(device)
-    with torch.no_grad():
-        first = losses()
-        if torch.equal(before, _generator_state(device)):
-            return
-        second = losses()
+    with untouched(problem.model):
+        before = _generator_state(problem.device)
+        first = problem.losses(rows)
+        if torch.equal(before, _generator_state(problem.device)):
+            return first
+    with untouched(problem.model):
+        for device in {torch.device("cpu"), problem.device}:
+            torch.rand(1, device=device)  # so that other random numbers follow
+        second = problem.losses(rows)
     if not torch.equal(first, second):
         raise ValueError(
             "two evaluations of the loss differ, as the model draws random numbers: call model.eval() first, "
             "or remove the random step from the model and the loss."
         )
+    return first
 
 
 def _generator_state(device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """A measurement's subject: model, loss and samples, checked once, before anything is computed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -142,6 +142,46 @@ def refuse_batch_statistics(model: nn.Module) -> None:
                 f"batch, so samples influence each other and a per-sample gradient does not exist: call model.eval() "
                 f"after the running statistics have seen the data, or measure whole batches with minibatch_gram."
             )
+
+
+def refuse_infinite(gram: Tensor, what: str) -> Tensor:
+    """Refuse a Gram matrix that is not finite, which finite losses with NaN gradients give.
+
+    Args:
+        gram: K, shape `(N, N)`.
+        what: what its rows are, e.g. `"sample"`.
+
+    Returns:
+        K.
+
+    Raises:
+        ValueError: naming the first such row.
+    """
+    if not bool(torch.isfinite(gram).all()):
+        bad = (~torch.isfinite(gram.diagonal())).nonzero()
+        raise ValueError(
+            f"the gradient of {what} {bad[0].item() if len(bad) else 0} is NaN or infinite although its loss is not: "
+            f"look for a square root, logarithm or division at zero."
+        )
+    return gram
+
+
+def pairs(batches: Iterable[tuple[Samples, Samples]]) -> Iterator[tuple[Samples, Samples]]:
+    """Iterate over batches, refusing what is not a pair.
+
+    Args:
+        batches: iterated once.
+
+    Yields:
+        Inputs and targets.
+
+    Raises:
+        ValueError: if a batch is not a pair.
+    """
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError("every batch must be a pair (inputs, targets): look at what the loader serves.")
+        yield batch
 
 
 def _is_random(module: nn.Module) -> bool:

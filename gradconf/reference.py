@@ -1,4 +1,4 @@
-"""The slow, obvious versions: one `backward()` a sample, or a batch.
+"""The slow, obvious versions: one backward pass a sample, or a batch.
 
 These are the oracle. Everything faster in the package is tested against them in float64, and chapter 1 shows
 them first. `K = J J^T`, where row i of J is the gradient of `f_i` with respect to all parameters in one vector.
@@ -9,8 +9,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.isolation import untouched
-from gradconf.problems import LossFunction, Problem, pose, refuse_batch_statistics, refuse_dropout
+from gradconf.isolation import steady_losses, untouched
+from gradconf.problems import (
+    LossFunction,
+    Problem,
+    pairs,
+    pose,
+    refuse_batch_statistics,
+    refuse_dropout,
+    refuse_infinite,
+)
 from gradconf.samples import Samples
 
 
@@ -22,7 +30,7 @@ def per_sample_gradients(
     *,
     params: Iterable[str] | None = None,
 ) -> Tensor:
-    """Compute the gradient of every sample's loss, one `backward()` after the other.
+    """Compute the gradient of every sample's loss, one backward pass after the other.
 
     `J[i] = grad f_i(w)`, with `f_i = loss_fn(model(inputs[i:i+1]), targets[i:i+1])`.
 
@@ -43,8 +51,7 @@ def per_sample_gradients(
     refuse_batch_statistics(model)
     refuse_dropout(model)
     problem = pose(model, loss_fn, inputs, targets, params=params)
-    with untouched(model):
-        return torch.stack([_gradient(problem, slice(i, i + 1)) for i in range(problem.samples)])
+    return torch.stack([gradient(problem, slice(i, i + 1)) for i in range(problem.samples)])
 
 
 def gram(
@@ -74,7 +81,7 @@ def gram(
         ValueError: if the model or the samples have no per-sample gradient.
     """
     gradients = per_sample_gradients(model, loss_fn, inputs, targets, params=params)  # (N, P)
-    return gradients @ gradients.T
+    return refuse_infinite(gradients @ gradients.T, "sample")
 
 
 def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tuple[Samples, Samples]]) -> Tensor:
@@ -96,20 +103,30 @@ def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tu
     """
     refuse_dropout(model)
     gradients = []
-    for inputs, targets in batches:
+    for inputs, targets in pairs(batches):
         problem = pose(model, loss_fn, inputs, targets)
-        with untouched(model):
-            gradients.append(_gradient(problem, slice(0, problem.samples)))
+        gradients.append(gradient(problem, slice(0, problem.samples)))
     if not gradients:
         raise ValueError("there are no batches: pass at least one pair of inputs and targets.")
     stacked = torch.stack(gradients)  # (M, P)
-    return stacked @ stacked.T
+    return refuse_infinite(stacked @ stacked.T, "batch")
 
 
-def _gradient(problem: Problem, rows: slice) -> Tensor:
-    """Return the gradient of the mean loss of some samples, float64, shape `(P,)`."""
-    for p in problem.params.values():
-        p.grad = None
-    problem.losses(rows).mean().backward()
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in problem.params.values()]
+def gradient(problem: Problem, rows: slice) -> Tensor:
+    """Compute the gradient of the mean loss of some samples.
+
+    Args:
+        problem: what is measured.
+        rows: which samples.
+
+    Returns:
+        Gradient with respect to `problem.params`, float64, shape `(P,)`.
+
+    Raises:
+        ValueError: if the losses are unusable.
+    """
+    wanted = tuple(problem.params.values())
+    with untouched(problem.model):
+        loss = steady_losses(problem, rows).mean()
+        parts = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
     return torch.cat([part.to_dense().double().reshape(-1) for part in parts])

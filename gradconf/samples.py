@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+STRUCTURE = "a tensor, or a tuple, list or dict of tensors"
+CONVERT = "convert arrays and numbers with torch.as_tensor first."
+
 Samples = Tensor | tuple[Tensor, ...] | list[Tensor] | Mapping[str, Tensor]
 
 
@@ -22,7 +25,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], samples: Samples) -> Sampl
         return function(samples)
     if isinstance(samples, Mapping):
         return {name: function(tensor) for name, tensor in samples.items()}
-    return type(samples)(function(tensor) for tensor in samples)
+    mapped = [function(tensor) for tensor in samples]
+    return type(samples)(*mapped) if hasattr(samples, "_fields") else type(samples)(mapped)
 
 
 def leaves(samples: Samples, name: str) -> list[Tensor]:
@@ -40,14 +44,14 @@ def leaves(samples: Samples, name: str) -> list[Tensor]:
     """
     if isinstance(samples, Tensor):
         return [samples]
-    values = samples.values() if isinstance(samples, Mapping) else samples
-    known = isinstance(samples, tuple | list | Mapping)
-    if not known or not all(isinstance(value, Tensor) for value in values):
-        raise TypeError(
-            f"{name} must be a tensor, or a tuple, list or dict of tensors, "
-            f"not {type(samples).__name__}: convert arrays with torch.as_tensor first."
-        )
-    return list(values)
+    if not isinstance(samples, tuple | list | Mapping):
+        raise TypeError(f"{name} must be {STRUCTURE}, not {type(samples).__name__}: {CONVERT}")
+    values = list(samples.values() if isinstance(samples, Mapping) else samples)
+    for value in values:
+        if not isinstance(value, Tensor):
+            holder, held = type(samples).__name__, type(value).__name__
+            raise TypeError(f"{name} must be {STRUCTURE}, not a {holder} that holds {held}: {CONVERT}")
+    return values
 
 
 def count(inputs: Samples, targets: Samples) -> int:
@@ -84,7 +88,7 @@ def place(samples: Samples, name: str, device: torch.device) -> Samples:
         device: where the model's parameters are.
 
     Returns:
-        The samples on `device`; tensors already there are not copied.
+        The samples on `device`, without a graph; tensors already there are not copied.
 
     Raises:
         ValueError: if a value is NaN or infinite, or a tensor is neither on the CPU nor on `device`.
@@ -97,7 +101,7 @@ def place(samples: Samples, name: str, device: torch.device) -> Samples:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[0].item()
             raise ValueError(f"{name} contain NaN or infinity, first in sample {bad}: clean the data first.")
-    return map_tensors(lambda tensor: tensor.to(device), samples)
+    return map_tensors(lambda tensor: tensor.detach().to(device), samples)
 
 
 def select(samples: Samples, rows: slice | Tensor) -> Samples:

@@ -1,0 +1,119 @@
+"""Gradients as rows of a matrix: of samples, many at once by `vmap`, and of whole batches."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+
+from gradconf import reference
+from gradconf.isolation import steady_losses, untouched
+from gradconf.problems import Problem
+from gradconf.samples import Samples, call, map_tensors
+
+BLOCK_NUMBERS = 2**25  # gradient entries computed at a time: 128 MiB in float32
+
+
+def batch_gradient(problem: Problem) -> Tensor:
+    """Compute the gradient of the mean loss of all samples.
+
+    Args:
+        problem: what is measured, in the mode it is in.
+
+    Returns:
+        Gradient in the parameters' precision, shape `(P,)`.
+
+    Raises:
+        ValueError: if the losses are unusable.
+    """
+    return reference.gradient(problem, slice(0, problem.samples)).to(problem.dtype)
+
+
+def per_sample_gradients(problem: Problem) -> Tensor:
+    """Compute the gradient of every sample's loss, block of samples by block.
+
+    What `vmap` cannot do, or does without seeing every use of a parameter, is done by the loop of
+    `gradconf.reference`, with a warning.
+
+    Args:
+        problem: what is measured.
+
+    Returns:
+        J in the parameters' precision, shape `(N, P)`.
+
+    Raises:
+        ValueError: if samples influence each other or the losses are unusable.
+    """
+    size = sum(p.numel() for p in problem.params.values())
+    step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), 256))
+    blocks = []
+    for start in range(0, problem.samples, step):  # a comprehension's frame would shift the warning's stacklevel
+        blocks.append(_block(problem, slice(start, min(start + step, problem.samples))))
+    return torch.cat(blocks)
+
+
+def _block(problem: Problem, rows: slice) -> Tensor:
+    """Return the gradients of one block, shape `(n, P)`."""
+    together = steady_losses(problem, rows).detach()  # (n,)
+    with untouched(problem.model):
+        try:
+            gradients, alone = _vectorised(problem, rows)
+            complaint = "torch.func does not see every use of a parameter" if _uses_hidden(problem, rows) else None
+        except (RuntimeError, NotImplementedError) as error:
+            complaint = str(error).splitlines()[0]
+        if complaint is not None:
+            gradients, alone = _looped(problem, rows)
+    _refuse_mixing(problem, rows, alone, together)
+    if complaint is not None:
+        warnings.warn(f"one backward() a sample, which is slow but exact: {complaint}", stacklevel=4)
+    return gradients
+
+
+def _vectorised(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
+    """Return gradients `(n, P)` and losses `(n,)`, each sample in a batch of its own."""
+    parameters = _stand_ins(problem)
+    chosen = {name: parameters.pop(name) for name in problem.params}
+
+    def loss(params: dict[str, Tensor], inputs: Samples, targets: Samples) -> Tensor:
+        one_input, one_target = (map_tensors(lambda t: t.unsqueeze(0), s) for s in (inputs, targets))
+        return _functional_losses(problem, parameters | params, one_input, one_target).sum()
+
+    each = vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")
+    gradients, losses = each(chosen, *problem.take(rows))
+    return torch.cat([g.to(problem.dtype).flatten(1) for g in gradients.values()], dim=1), losses
+
+
+def _uses_hidden(problem: Problem, rows: slice) -> bool:
+    """Tell whether the losses still depend on the parameters when others stand in for all of them."""
+    losses = _functional_losses(problem, _stand_ins(problem), *problem.take(rows))
+    if not losses.requires_grad:
+        return False
+    found = torch.autograd.grad(losses.sum(), tuple(problem.params.values()), allow_unused=True)
+    return any(g is not None for g in found)
+
+
+def _stand_ins(problem: Problem) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in problem.model.named_parameters()}
+
+
+def _functional_losses(problem: Problem, parameters: dict[str, Tensor], inputs: Samples, targets: Samples) -> Tensor:
+    buffers = {name: buffer.clone() for name, buffer in problem.model.named_buffers()}
+    outputs = call(lambda *a, **k: functional_call(problem.model, (parameters, buffers), a, k), inputs)
+    return problem.loss_fn(outputs, targets)
+
+
+def _looped(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
+    singles = [slice(i, i + 1) for i in range(rows.start, rows.stop)]
+    gradients = torch.stack([reference.gradient(problem, single) for single in singles])
+    losses = torch.cat([steady_losses(problem, single).detach() for single in singles])
+    return gradients.to(problem.dtype), losses
+
+
+def _refuse_mixing(problem: Problem, rows: slice, alone: Tensor, together: Tensor) -> None:
+    tolerance = 1e-6 if problem.dtype == torch.float64 else 1e-3
+    if not torch.allclose(alone, together, rtol=tolerance, atol=tolerance):
+        worst = (alone - together).abs().argmax().item() + rows.start
+        raise ValueError(
+            f"the loss of sample {worst} changes with the samples beside it, so a per-sample gradient does not "
+            f"exist: find the layer that mixes samples, or measure whole batches with minibatch_gram."
+        )

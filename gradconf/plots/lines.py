@@ -1,0 +1,76 @@
+"""Curves against depth, width or time, with their spread over seeds."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from gradconf.plots.picture import DASHES, Picture, canvas, show
+
+
+def curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    hue: str | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    title: str = "",
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Picture:
+    """Draw the mean of y against x with a band of one standard deviation over the repetitions at the same x.
+
+    Args:
+        table: tidy table, one row a value; rows with the same x (and hue) are repetitions, e.g. seeds.
+        x: column on the horizontal axis.
+        y: column on the vertical axis.
+        hue: column whose values get a curve each, told apart by colour, dashes and marker.
+        log_x: logarithmic horizontal axis.
+        log_y: logarithmic vertical axis.
+        title: of the figure.
+        xlabel: label of the horizontal axis; the column's name by default.
+        ylabel: label of the vertical axis; the column's name by default.
+
+    Returns:
+        The picture, its alternative text holding first and last mean of each curve with the spread.
+
+    Raises:
+        ValueError: if the table has no row.
+    """
+    if table.empty:
+        raise ValueError("there is nothing to draw: the table has no row.")
+    xlabel, ylabel = xlabel or x.replace("_", " "), ylabel or y.replace("_", " ")
+    told_apart = {} if hue is None else {"hue": hue, "style": hue, "palette": "colorblind", "dashes": True}
+    few = table[x].nunique() <= 15
+    with canvas() as (figure, (axes,)):
+        markers = few and (True if hue else "o")
+        extra = {"markers": markers} if hue else ({"marker": "o"} if few else {})
+        sns.lineplot(table, x=x, y=y, errorbar="sd", ax=axes, **told_apart, **extra)
+        if hue and not pd.api.types.is_numeric_dtype(table[hue]):
+            axes.legend(title=None)  # such values speak for themselves
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axes.set(**({"xscale": "log"} if log_x else {}), **({"yscale": "log"} if log_y else {}))
+    return show(figure, alt=f"{title or f'{ylabel} against {xlabel}'}. {_describe_curves(table, x, y, hue)}")
+
+
+def label_lines(axes: Axes, **lines: float) -> None:
+    """Draw labelled horizontal lines, for bounds and exact values.
+
+    Args:
+        axes: what to draw on.
+        **lines: height by label; underscores become spaces.
+    """
+    for k, (label, height) in enumerate(lines.items()):
+        axes.axhline(height, color="0.25", linewidth=1.5, dashes=DASHES[k + 1], label=label.replace("_", " "))
+
+
+def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> str:
+    parts = []
+    for name, part in [("", table)] if hue is None else table.groupby(hue, sort=False):
+        means, spread = part.groupby(x)[y].mean(), part.groupby(x)[y].std()
+        first, last = means.index[0], means.index[-1]
+        around = f" (standard deviation {spread[last]:.2g})" if spread.notna().any() else ""
+        label = f"{name}: " if hue else ""
+        parts.append(f"{label}{means[first]:.3g} at {first:g}, {means[last]:.3g}{around} at {last:g}")
+    return "; ".join(parts) + "."

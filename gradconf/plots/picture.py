@@ -1,0 +1,84 @@
+"""A figure as a notebook shows it: an image in the course's style, with alternative text."""
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+PALETTE = sns.color_palette("colorblind")
+DASHES = ("", (4, 1.5), (1, 1), (6, 1, 1, 1), (3, 1, 1, 1, 1, 1), (2, 2), (5, 1), (1, 2))
+STYLE = {
+    "figure.facecolor": "white",  # a light card, legible on light and dark pages alike
+    "axes.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#d5d5d5",
+    "font.size": 12,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that a notebook shows as an image with alternative text.
+
+    Attributes:
+        figure: the matplotlib figure, to be changed or saved.
+        alt: what it shows, with its values, in words.
+    """
+
+    figure: Figure
+    alt: str
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        width = round(self.figure.get_figwidth() * 96)
+        style = f"width:{width}px;max-width:100%;height:auto;background:white"
+        return f'<img alt="{html.escape(self.alt)}" style="{style}" src="data:image/png;base64,{data}">'
+
+
+def show(figure: Figure, *, alt: str) -> Picture:
+    """Show any matplotlib figure as an image with alternative text, in the book, in Jupyter and in Colab alike.
+
+    Args:
+        figure: made by `canvas` or by matplotlib.
+        alt: what the figure shows, with the values it shows.
+
+    Returns:
+        A picture, which a notebook displays when it is the last line of a cell.
+
+    Raises:
+        ValueError: if `alt` is empty.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs alternative text: say what it shows, with its values.")
+    return Picture(figure, " ".join(alt.split()))
+
+
+@contextmanager
+def canvas(*, columns: int = 1, width: float = 6.4, height: float = 4.0) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Offer empty axes in the style of the course.
+
+    Args:
+        columns: number of panels beside each other.
+        width: of the figure in inches.
+        height: of the figure in inches.
+
+    Yields:
+        The figure and its axes, shape `(columns,)`.
+    """
+    with sns.axes_style("whitegrid", rc=STYLE), sns.plotting_context("notebook", rc={"font.size": 12}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        for panel in axes:
+            panel.set_prop_cycle(color=PALETTE)
+        yield figure, axes

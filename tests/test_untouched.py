@@ -1,0 +1,115 @@
+import pytest
+import torch
+from cases import CASES, MEASURES, cross_entropy, no_trace
+from torch import nn
+
+import gradconf
+from gradconf import gram, minibatch_gram, reference
+
+X, Y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+
+
+def mixed_modes(batch_norm_trains=False, with_gradients=True):
+    """A model with buffers, a frozen parameter, modules in both modes and gradients on some parameters."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
+    model(X)
+    model[0].bias.requires_grad_(False)
+    model[1].train(batch_norm_trains)
+    model[2].eval()
+    if with_gradients:
+        for p in (model[0].weight, model[3].weight):
+            p.grad = torch.randn_like(p)
+    return model
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measuring_leaves_no_trace(measure, with_gradients):
+    model = mixed_modes(batch_norm_trains="minibatch" in measure, with_gradients=with_gradients)
+    with no_trace(model):
+        K = MEASURES[measure](model, cross_entropy, X, Y)
+    assert not K.requires_grad
+
+
+@pytest.mark.parametrize("measure", [gram, reference.gram, reference.per_sample_gradients])
+def test_measuring_some_parameters_leaves_the_gradients_of_the_others(measure):
+    model = mixed_modes()
+    with no_trace(model):
+        measured = measure(model, cross_entropy, X, Y, params=["3.bias"])
+    assert not measured.requires_grad
+
+
+def test_the_loop_leaves_the_gradients_of_the_parameters_it_does_not_measure():
+    case = CASES["custom_function"]()
+    for p in case.model.parameters():
+        p.grad = torch.randn_like(p)
+    with no_trace(case.model), pytest.warns(UserWarning, match="slow"):
+        gram(case.model, case.loss_fn, case.inputs, case.targets, params=["f.bias"])
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_inputs_that_require_a_gradient_receive_none(measure):
+    x = X.clone().requires_grad_()
+    assert not MEASURES[measure](mixed_modes(), cross_entropy, x, Y).requires_grad
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_graph_made_before_measuring_can_still_be_differentiated(measure):
+    model = mixed_modes()
+    loss = cross_entropy(model(X), Y).mean()
+    MEASURES[measure](model, cross_entropy, X, Y)
+    loss.backward()
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_grad_and_autocast_around_the_call_change_nothing(measure):
+    model = mixed_modes()
+    expected = MEASURES[measure](model, cross_entropy, X, Y)
+    with torch.no_grad():
+        assert torch.equal(MEASURES[measure](model, cross_entropy, X, Y), expected)
+        assert not torch.is_grad_enabled()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(MEASURES[measure](model, cross_entropy, X, Y), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("good_calls", [0, 1, 2])
+@pytest.mark.parametrize("module", [gradconf, reference])
+@pytest.mark.parametrize("function", ["gram", "minibatch_gram"])
+def test_an_error_half_way_leaves_no_trace(function, module, good_calls):
+    model = mixed_modes(batch_norm_trains=function == "minibatch_gram")
+    calls = []
+
+    def loss_fn(outputs, targets):
+        calls.append(outputs)
+        if len(calls) > good_calls:
+            raise KeyError("interrupted")
+        torch.rand(3)
+        return cross_entropy(outputs, targets)
+
+    samples = (X, Y) if function == "gram" else ([(X, Y)] * 3,)
+    with no_trace(model), pytest.raises(KeyError, match="interrupted"):
+        getattr(module, function)(model, loss_fn, *samples)
+    assert len(calls) == good_calls + 1
+
+
+def test_buffers_come_back_whether_they_were_overwritten_or_replaced():
+    class Counting(nn.Linear):
+        def forward(self, x):
+            self.seen += len(x)
+            self.last = self.last + x.mean()
+            return super().forward(x)
+
+    model = Counting(4, 3)
+    model.register_buffer("seen", torch.tensor(0))
+    model.register_buffer("last", torch.tensor(0.0))
+    with no_trace(model):
+        minibatch_gram(model, cross_entropy, [(X, Y)] * 2)
+
+
+def test_a_buffer_whose_elements_share_memory_is_no_obstacle():
+    model = nn.Linear(4, 3)
+    model.register_buffer("mask", torch.tensor(1.0).expand(3))
+    with no_trace(model):
+        gram(model, cross_entropy, X, Y)
