@@ -1,0 +1,122 @@
+"""The chapters as files: what readers, Colab and reviewers rely on, and that every solution runs."""
+
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+MYST = {
+    "directive": re.compile(r"^\s*(```|~~~|:{3,})\{", re.M),
+    "role": re.compile(r"\{[a-zA-Z][\w:+-]*\}`"),
+    "target": re.compile(r"^\([\w-]+\)=\s*$", re.M),
+    "equation label": re.compile(r"\$\$\s*\([\w:-]+\)"),
+    "comment": re.compile(r"^%\s", re.M),
+}
+SOLUTION = re.compile(r"```python\n(.*?)```", re.S)
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def markdown(path):
+    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+
+
+def code(path):
+    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+def myst_only(text):
+    """What MyST renders and Colab shows raw."""
+    return [name for name, pattern in MYST.items() if pattern.search(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```{note}\nhello\n```",
+        ":::{admonition} hello\n:::",
+        "see {cite}`paper`",
+        "see {prf:ref}`one`",
+        "(label)=\n# Title",
+        "$$x$$ (one)",
+        "% hidden",
+    ],
+)
+def test_what_colab_shows_raw_is_found(text):
+    assert myst_only(text)
+
+
+@each_chapter
+def test_markdown_is_what_colab_renders_too(path):
+    assert {text: myst_only(text) for text in markdown(path) if myst_only(text)} == {}
+
+
+@each_chapter
+def test_chapters_are_stored_without_outputs(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@each_chapter
+def test_cells_are_short(path):
+    lines = [len([line for line in source.splitlines() if line.strip()]) for source in code(path)]
+    assert max(lines) <= 25
+    assert statistics.median(lines) <= 10
+
+
+@each_chapter
+def test_sizes_live_in_one_cell(path):
+    cells = nbformat.read(path, 4).cells
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+
+
+@each_chapter
+def test_every_exercise_has_a_folded_solution(path):
+    exercises = [text for text in markdown(path) if "**Exercise" in text]
+    assert len(exercises) >= 5
+    assert all("<summary>Solution</summary>" in text for text in exercises)
+
+
+@each_chapter
+def test_folded_text_is_rendered_as_markdown(path):
+    for text in markdown(path):
+        assert not re.search(r"<summary>[^<]*\$", text), "a formula in <summary> stays raw"
+        assert len(re.findall(r"</summary>\n\n", text)) == text.count("<summary>")
+        assert len(re.findall(r"\n\n</details>", text)) == text.count("<details>")
+
+
+@each_chapter
+def test_pictures_come_from_the_package(path):
+    assert not any("matplotlib" in source or "seaborn" in source for source in code(path))
+
+
+@each_chapter
+def test_every_solution_runs(path, tmp_path):
+    notebook = nbformat.read(path, 4)
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        solutions = SOLUTION.findall(cell.source) if cell.cell_type == "markdown" else []
+        cells += [nbformat.v4.new_code_cell(source) for source in solutions]
+    assert len(cells) > len(notebook.cells)
+    notebook.cells = cells
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+
+
+@pytest.mark.parametrize("planted", [None, "assert 1 == 2", "1 / 0"])
+def test_nbval_fails_when_a_chapter_is_broken(planted, tmp_path):
+    notebook = nbformat.read(CHAPTERS[0], 4)
+    notebook.cells = notebook.cells[:4] + ([nbformat.v4.new_code_cell(planted)] if planted else [])
+    nbformat.write(notebook, tmp_path / "copy.ipynb")
+    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *options, "copy.ipynb"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == (1 if planted else 0), run.stdout
+    assert ("1 failed" in run.stdout) == bool(planted)

@@ -1,0 +1,77 @@
+"""The files around the code agree with each other."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import gradconf
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+REQUIREMENTS = [
+    Requirement(text)
+    for texts in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for text in texts
+]
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_constraints_are_exact_versions_without_addresses():
+    assert [pin for pin in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
+def test_constraints_satisfy_every_requirement(requirement):
+    pins = {canonical(name): version for name, version in (pin.split("==") for pin in PINS)}
+    assert requirement.specifier.contains(pins[canonical(requirement.name)])
+
+
+@pytest.mark.parametrize("text", PROJECT["dependencies"])
+def test_the_package_states_lower_bounds_only(text):
+    assert {clause.operator for clause in Requirement(text).specifier} == {">="}
+    assert Requirement(text).name != "torchvision"
+    assert re.fullmatch(r">=3\.\d+", PROJECT["requires-python"])
+
+
+def test_conda_and_binder_get_the_same_packages_from_the_same_place():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert pip == ["-c constraints.txt", "-e .[book]"]
+    assert [re.split(r"[=<>]", entry)[0] for entry in plain] == ["python", "pip"]
+    version = next(entry.split("=")[1] for entry in plain if entry.startswith("python="))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{version}.0")
+    assert "-c constraints.txt -e" in (ROOT / "Makefile").read_text()
+
+
+def test_the_address_of_the_repository_is_written_once():
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    account = url.removeprefix("https://github.com/").split("/")[0]
+    listed = subprocess.run(["git", "grep", "-lF", account], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode > 1:
+        pytest.skip("this is no git checkout")
+    assert set(listed.stdout.split()) <= {"_config.yml"}
+
+
+def test_version_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == gradconf.__version__
+    assert citation["license"] == PROJECT["license"] == "BSD-3-Clause"
+    assert (ROOT / "LICENSE").read_text().startswith("BSD 3-Clause")
+
+
+def test_readme_example_runs(capsys):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    names = {}
+    exec(example, names)
+    assert names["K"].shape == (200, 200)
