@@ -1,7 +1,8 @@
 """Plain stochastic gradient descent, as the paper trains."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -59,7 +60,7 @@ def train(
     at 40% and 80%. Losses in the history are means over the whole set in evaluation mode, after each epoch.
 
     Args:
-        model: trained on the device it is on, and left there in the mode it was in.
+        model: trained on the device it is on, all of it in training mode; left in the mode it was in.
         loss_fn: maps `(outputs, targets)` to one loss a sample, shape `(N,)`.
         dataset: moved to the model's device.
         learning_rate: alpha at the beginning.
@@ -86,22 +87,31 @@ def train(
     milestones = [max(1, round(share * epochs)) for share in decay_at]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, decay_factor)
     steps = math.ceil(len(dataset.train_targets) / batch_size)
-    was_training, limit, rows, diverged_at = model.training, math.inf, [], None
-    for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
-        row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
-        worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
-        row |= _evaluate(model, loss_fn, dataset)
-        if not max(worst, row["train_loss"]) < limit:
-            diverged_at = epoch
-            break
-        model.train()
-        rows.append(row | (measure(model, epoch) if measure else {}))
-        limit = EXPLOSION * max(1.0, rows[0]["train_loss"])
-        progress.set_postfix(loss=f"{row['train_loss']:.3g}")
-        if epoch:
-            schedule.step()
-    model.train(was_training)
-    return Run(model, pd.DataFrame(rows), diverged_at)
+    limit, rows = math.inf, []
+    with _modes_kept(model):
+        for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
+            row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
+            worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
+            row |= _evaluate(model, loss_fn, dataset)
+            if not max(worst, row["train_loss"], row["test_loss"]) < limit:
+                return Run(model, pd.DataFrame(rows, columns=None if rows else list(row)), epoch)
+            model.train()
+            rows.append(row | (measure(model, epoch) if measure else {}))
+            limit = EXPLOSION * max(1.0, row["train_loss"], row["test_loss"]) if epoch == 0 else limit
+            progress.set_postfix(loss=f"{row['train_loss']:.3g}")
+            if epoch:
+                schedule.step()
+    return Run(model, pd.DataFrame(rows), None)
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _epoch(

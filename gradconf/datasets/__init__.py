@@ -110,14 +110,13 @@ def load(
     mean = raw.train_inputs.mean(axes, keepdims=True, dtype=np.float64)  # (1, channels, 1...)
     std = raw.train_inputs.std(axes, keepdims=True, dtype=np.float64)
     classes = int(raw.train_targets.max()) + 1
-    generator = torch.Generator().manual_seed(seed)
     parts = []
     for inputs, targets, size in (
         (raw.train_inputs, raw.train_targets, train_size),
         (raw.test_inputs, raw.test_targets, test_size),
     ):
         labels = torch.from_numpy(targets.astype(np.int64))
-        rows = _draw(labels, classes, size, balanced, generator)
+        rows = _draw(labels, classes, size, balanced, torch.Generator().manual_seed(seed))
         chosen = inputs[rows.numpy()].astype(np.float32)
         parts += [torch.from_numpy((chosen - mean.astype(np.float32)) / std.astype(np.float32)), labels[rows]]
     return Dataset(name, *parts, classes=classes, provenance=raw.provenance)

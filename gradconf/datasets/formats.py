@@ -1,6 +1,7 @@
 """Readers of the published binary formats. Nothing is ever unpickled."""
 
 import io
+import math
 import tarfile
 
 import numpy as np
@@ -21,9 +22,11 @@ def read_idx(content: bytes) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError("this is no IDX file of unsigned bytes.")
     start = 4 + 4 * content[3]
-    shape = np.frombuffer(content[4:start], dtype=">i4")
-    data = np.frombuffer(content, dtype=np.uint8, offset=min(start, len(content)))
-    if len(shape) != content[3] or data.size != np.prod(shape):
+    if len(content) < start:
+        raise ValueError("this IDX file is cut short: it ends within its header.")
+    shape = np.frombuffer(content[4:start], dtype=">i4").tolist()
+    data = np.frombuffer(content, dtype=np.uint8, offset=start)
+    if data.size != math.prod(shape):
         raise ValueError(f"this IDX file is cut short: its header promises {tuple(shape)}, it holds {data.size} bytes.")
     return data.reshape(shape)
 
@@ -48,7 +51,7 @@ def read_cifar(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
             if name in (*train, "test_batch.bin"):
                 records[name] = np.frombuffer(archive.extractfile(member).read(), dtype=np.uint8)
     for name in (*train, "test_batch.bin"):
-        if name not in records or records[name].size % 3073:
+        if name not in records or records[name].size % 3073 or records[name].size == 0:
             raise ValueError(f"the CIFAR-10 archive holds no whole {name}.")
     together = np.concatenate([records[name] for name in train]).reshape(-1, 3073)
     test = records["test_batch.bin"].reshape(-1, 3073)

@@ -26,6 +26,9 @@ def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines betwe
     with canvas() as (figure, (axes,)):
         for k, (name, values) in enumerate(pairs.items()):
             color, dashes = PALETTE[k % len(PALETTE)], (0, DASHES[k % len(DASHES)] or None)
+            if len(values) < 2 or np.ptp(values) < 1e-12:  # no density, all cosines are one
+                axes.axvline(values[0], color=color, linestyle=dashes, label=name)
+                continue
             sns.kdeplot(values, ax=axes, clip=(-1, 1), color=color, fill=True, alpha=0.15, linewidth=0)
             sns.kdeplot(values, ax=axes, clip=(-1, 1), color=color, linestyle=dashes, label=name)
         axes.axvline(0, color="0.3", linewidth=1)
@@ -70,7 +73,10 @@ def cosine_heatmap(
 
 def _pairs(cosine: Tensor) -> np.ndarray:
     values = cosine.detach().cpu().numpy()
-    values = values[np.triu_indices(len(values), 1)]
+    return _known(values[np.triu_indices(len(values), 1)])
+
+
+def _known(values: np.ndarray) -> np.ndarray:
     values = values[~np.isnan(values)]
     if len(values) == 0:
         raise ValueError("there is no pair of gradients with a cosine to draw.")
@@ -80,8 +86,9 @@ def _pairs(cosine: Tensor) -> np.ndarray:
 def _describe_heatmap(matrix: np.ndarray, classes: np.ndarray, labelled: bool) -> str:
     i, j = np.triu_indices(len(matrix), 1)
     values, same = matrix[i, j], classes[i] == classes[j]
-    text = f"Heat map of {len(matrix)} by {len(matrix)} cosines, minimum {np.nanmin(values):.2f}"
-    if labelled and same.any() and not same.all():
-        within, between = np.nanmean(values[same]), np.nanmean(values[~same])
-        return f"{text}; mean {within:.2f} within a class and {between:.2f} between classes."
-    return f"{text}, mean {np.nanmean(values):.2f}."
+    known = _known(values)
+    text = f"Heat map of {len(matrix)} by {len(matrix)} cosines, minimum {known.min():.2f}"
+    within, between = values[same & ~np.isnan(values)], values[~same & ~np.isnan(values)]
+    if labelled and len(within) and len(between):
+        return f"{text}; mean {within.mean():.2f} within a class and {between.mean():.2f} between classes."
+    return f"{text}, mean {known.mean():.2f}."

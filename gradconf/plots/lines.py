@@ -2,9 +2,8 @@
 
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 
-from gradconf.plots.picture import DASHES, Picture, canvas, show
+from gradconf.plots.picture import Picture, canvas, show
 
 
 def curves(
@@ -54,23 +53,12 @@ def curves(
     return show(figure, alt=f"{title or f'{ylabel} against {xlabel}'}. {_describe_curves(table, x, y, hue)}")
 
 
-def label_lines(axes: Axes, **lines: float) -> None:
-    """Draw labelled horizontal lines, for bounds and exact values.
-
-    Args:
-        axes: what to draw on.
-        **lines: height by label; underscores become spaces.
-    """
-    for k, (label, height) in enumerate(lines.items()):
-        axes.axhline(height, color="0.25", linewidth=1.5, dashes=DASHES[k + 1], label=label.replace("_", " "))
-
-
 def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> str:
     parts = []
     for name, part in [("", table)] if hue is None else table.groupby(hue, sort=False):
         means, spread = part.groupby(x)[y].mean(), part.groupby(x)[y].std()
         first, last = means.index[0], means.index[-1]
-        around = f" (standard deviation {spread[last]:.2g})" if spread.notna().any() else ""
+        around = f" (standard deviation {spread[last]:.2g})" if pd.notna(spread[last]) else ""
         label = f"{name}: " if hue else ""
         parts.append(f"{label}{means[first]:.3g} at {first:g}, {means[last]:.3g}{around} at {last:g}")
     return "; ".join(parts) + "."

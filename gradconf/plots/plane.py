@@ -1,5 +1,7 @@
 """The picture that the course begins with: two samples that want a plane's points elsewhere."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -53,4 +55,5 @@ def _arrows(axes: Axes, point: np.ndarray, minima: np.ndarray) -> None:
 def _products(point: np.ndarray, minima: np.ndarray) -> tuple[float, float]:
     first, second = point - minima
     inner = float(first @ second)
-    return inner, inner / float(np.linalg.norm(first) * np.linalg.norm(second))
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return inner, inner / lengths if lengths else math.nan

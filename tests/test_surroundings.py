@@ -1,0 +1,48 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import gradconf
+
+
+@pytest.fixture
+def without_cuda(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_setup_prints_one_line_with_versions_and_seed(without_cuda, capsys):
+    gradconf.setup(seed=17)
+    out, err = capsys.readouterr()
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    assert err == ""
+    parts = out.strip().split(" · ")
+    assert {f"gradconf {gradconf.__version__}", f"torch {torch.__version__}", "seed 17"} <= set(parts)
+    assert f"Python {platform.python_version()}" in parts
+
+
+def test_setup_chooses_the_cpu_without_cuda(without_cuda):
+    device = gradconf.setup()
+    assert device == torch.device("cpu")
+
+
+def test_setup_seeds_torch(without_cuda):
+    draws = []
+    for seed in (1, 1, 2):
+        gradconf.setup(seed=seed)
+        draws.append(torch.rand(5))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_importing_says_nothing_and_needs_no_widgets():
+    script = "import sys; sys.modules['ipywidgets'] = None; import gradconf"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_all_that_is_promised_is_there():
+    assert all(hasattr(gradconf, name) for name in gradconf.__all__)
