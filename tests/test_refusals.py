@@ -129,7 +129,7 @@ def test_a_sample_is_named_by_its_place_among_all(name, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        (["weight", "wieght"], "no parameter 'wieght'; it has weight, bias"),
+        (["weight", "no_such_weight"], "no parameter 'no_such_weight'; it has weight, bias"),
         ("nothing", "no parameter 'nothing'"),
         (["bias"], "'bias' is frozen"),
         ([], "names no parameter"),
