@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-PACKAGE := $(shell find gradconf -type f -not -name '*.pyc')
 CELL_TIMEOUT := 120
 
 # Output on stderr fails the book, and progress bars are written there.
@@ -16,7 +15,8 @@ export MPLBACKEND := agg
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-book: $(READY) _build/.fresh  ## execute the chapters and build the site
+book: $(READY)  ## execute the chapters and build the site
+	$(BIN)/python book/forget.py
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html or run: make serve"
 
@@ -46,13 +46,9 @@ clean:  ## remove the environment and everything built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "gradconf needs Python 3.11 or newer: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[book,test,lint]"
 	@touch $@
-
-# jupyter-cache knows the notebooks alone: when the package changes, its results must go.
-_build/.fresh: $(PACKAGE) constraints.txt
-	rm -rf _build/.jupyter_cache
-	@mkdir -p _build && touch $@

@@ -12,6 +12,7 @@ from gradconf.problems import Problem
 from gradconf.samples import Samples, call, map_tensors
 
 BLOCK_NUMBERS = 2**25  # gradient entries computed at a time: 128 MiB in float32
+JOINT_SAMPLES = 256  # samples evaluated together, to notice whether they influence each other
 
 
 def batch_gradient(problem: Problem) -> Tensor:
@@ -44,26 +45,36 @@ def per_sample_gradients(problem: Problem) -> Tensor:
     Raises:
         ValueError: if samples influence each other or the losses are unusable.
     """
+    together = _joint_losses(problem)
     size = sum(p.numel() for p in problem.params.values())
     step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), 256))
     blocks = []
     for start in range(0, problem.samples, step):  # a comprehension's frame would shift the warning's stacklevel
-        blocks.append(_block(problem, slice(start, min(start + step, problem.samples))))
+        blocks.append(_block(problem, slice(start, min(start + step, problem.samples)), together))
     return torch.cat(blocks)
 
 
-def _block(problem: Problem, rows: slice) -> Tensor:
+def _joint_losses(problem: Problem) -> Tensor:
+    """Return the losses of all samples, each evaluated with others beside it, shape `(N,)`."""
+    n, parts = problem.samples, []
+    for start in range(0, n, JOINT_SAMPLES):
+        stop = min(start + JOINT_SAMPLES, n)
+        losses = steady_losses(problem, slice(max(0, stop - JOINT_SAMPLES), stop)).detach()
+        parts.append(losses[start - stop :])
+    return torch.cat(parts)
+
+
+def _block(problem: Problem, rows: slice, together: Tensor) -> Tensor:
     """Return the gradients of one block, shape `(n, P)`."""
-    together = steady_losses(problem, rows).detach()  # (n,)
     with untouched(problem.model):
         try:
             gradients, alone = _vectorised(problem, rows)
             complaint = "torch.func does not see every use of a parameter" if _uses_hidden(problem, rows) else None
         except (RuntimeError, NotImplementedError) as error:
-            complaint = str(error).splitlines()[0]
+            complaint = (str(error) or type(error).__name__).splitlines()[0]
         if complaint is not None:
             gradients, alone = _looped(problem, rows)
-    _refuse_mixing(problem, rows, alone, together)
+    _refuse_mixing(alone, together[rows], rows.start)
     if complaint is not None:
         warnings.warn(f"one backward() a sample, which is slow but exact: {complaint}", stacklevel=4)
     return gradients
@@ -79,7 +90,9 @@ def _vectorised(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
         return _functional_losses(problem, parameters | params, one_input, one_target).sum()
 
     each = vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")
-    gradients, losses = each(chosen, *problem.take(rows))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # torch's note to itself
+        gradients, losses = each(chosen, *problem.take(rows))
     return torch.cat([g.to(problem.dtype).flatten(1) for g in gradients.values()], dim=1), losses
 
 
@@ -109,10 +122,10 @@ def _looped(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
     return gradients.to(problem.dtype), losses
 
 
-def _refuse_mixing(problem: Problem, rows: slice, alone: Tensor, together: Tensor) -> None:
-    tolerance = 1e-6 if problem.dtype == torch.float64 else 1e-3
-    if not torch.allclose(alone, together, rtol=tolerance, atol=tolerance):
-        worst = (alone - together).abs().argmax().item() + rows.start
+def _refuse_mixing(alone: Tensor, together: Tensor, first: int) -> None:
+    relative, absolute = (1e-6, 1e-10) if alone.dtype == torch.float64 else (1e-3, 1e-5)
+    if not torch.allclose(alone, together, rtol=relative, atol=absolute):
+        worst = (alone - together).abs().argmax().item() + first
         raise ValueError(
             f"the loss of sample {worst} changes with the samples beside it, so a per-sample gradient does not "
             f"exist: find the layer that mixes samples, or measure whole batches with minibatch_gram."

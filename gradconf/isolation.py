@@ -1,8 +1,10 @@
 """Measure a model without leaving a trace on it, and notice when it is no function of its parameters."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     gradients = [(p, p.grad) for p in model.parameters()]
     buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     copies = {id(buffer): buffer.detach().clone() for _, _, buffer in buffers if buffer is not None}
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     device = next(model.parameters()).device
     cards = [device] if device.type == "cuda" else []
     try:
@@ -33,6 +36,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(cards), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         for p, gradient in gradients:
             p.grad = gradient
         for module, name, buffer in buffers:
@@ -55,11 +60,12 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
     with untouched(problem.model):
         before = _generator_state(problem.device)
         first = problem.losses(rows)
-        if torch.equal(before, _generator_state(problem.device)):
+        if before == _generator_state(problem.device):
             return first
     with untouched(problem.model):
         for device in {torch.device("cpu"), problem.device}:
             torch.rand(1, device=device)  # so that other random numbers follow
+        random.random(), np.random.rand()
         second = problem.losses(rows)
     if not torch.equal(first, second):
         raise ValueError(
@@ -69,8 +75,7 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
     return first
 
 
-def _generator_state(device: torch.device) -> Tensor:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
+def _generator_state(device: torch.device) -> tuple:
+    """Return the state of every global generator a model may draw from, in a form that compares."""
+    drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0)
+    return torch.get_rng_state().tolist(), drawn.tolist(), random.getstate(), np.random.get_state()[1].tolist()

@@ -81,6 +81,7 @@ def pose(
         TypeError: if inputs or targets hold something other than tensors.
         ValueError: if the samples or parameters cannot be used, with the reason and the way out.
     """
+    refuse_renormalisation(model)
     chosen = _choose(model, params)
     samples = count(inputs, targets)
     device = next(iter(chosen.values())).device
@@ -123,6 +124,23 @@ def refuse_dropout(model: nn.Module) -> None:
             raise ValueError(
                 f"'{name or type(module).__name__}' ({type(module).__name__}) draws at random in training mode, "
                 f"so the loss has no single gradient: call model.eval() first, or set its probability to 0."
+            )
+
+
+def refuse_renormalisation(model: nn.Module) -> None:
+    """Refuse embeddings that rewrite their own weights when they are read.
+
+    Args:
+        model: the model about to be measured.
+
+    Raises:
+        ValueError: naming the first such module.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None and isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            raise ValueError(
+                f"'{name or type(module).__name__}' ({type(module).__name__}) has max_norm, so that reading it changes "
+                f"its weights: set max_norm to None first."
             )
 
 
@@ -216,6 +234,12 @@ def _choose(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Param
 
 def _check_parameters(every: dict[str, nn.Parameter]) -> None:
     for name, p in every.items():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(f"the parameter '{name}' has no shape yet: run the model once on a sample first.")
+        if p._backward_hooks:
+            raise ValueError(f"the parameter '{name}' has a hook that rewrites its gradient: remove the hook first.")
+        if p.is_complex():
+            raise ValueError(f"the parameter '{name}' is complex, and only real parameters can be measured.")
         if p.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"the parameter '{name}' is {str(p.dtype).removeprefix('torch.')}, too coarse for an exact Gram "

@@ -91,15 +91,16 @@ def place(samples: Samples, name: str, device: torch.device) -> Samples:
         The samples on `device`, without a graph; tensors already there are not copied.
 
     Raises:
-        ValueError: if a value is NaN or infinite, or a tensor is neither on the CPU nor on `device`.
+        ValueError: if a value is NaN or plus infinity, or a tensor is neither on the CPU nor on `device`.
     """
     for tensor in leaves(samples, name):
         if tensor.device not in (device, torch.device("cpu")):
             raise ValueError(
                 f"{name} are on {tensor.device} but the model is on {device}: move one of them, or pass CPU tensors."
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[0].item()
+        unusable = tensor.isnan() | tensor.isposinf()  # -inf is how attention masks say "not this one"
+        if bool(unusable.any()):
+            bad = unusable.reshape(len(tensor), -1).any(1).nonzero()[0].item()
             raise ValueError(f"{name} contain NaN or infinity, first in sample {bad}: clean the data first.")
     return map_tensors(lambda tensor: tensor.detach().to(device), samples)
 

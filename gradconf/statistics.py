@@ -101,7 +101,10 @@ def cosine(gram: Tensor) -> Tensor:
         tensor([[ 1.0000, -0.5000],
                 [-0.5000,  1.0000]], dtype=torch.float64)
     """
-    gram = _checked(gram)
+    return _cosine(_checked(gram))
+
+
+def _cosine(gram: Tensor) -> Tensor:
     lengths = gram.diagonal().sqrt()  # (N,)
     cosines = (gram / lengths[:, None] / lengths[None, :]).clamp(-1, 1)
     cosines.diagonal()[lengths > 0] = 1.0
@@ -131,17 +134,18 @@ def confusion(gram: Tensor, *, labels: Tensor | Sequence[int] | None = None) -> 
         (1.0, -0.5)
     """
     gram = _checked(gram)
-    n = len(gram)
+    n, cosines = len(gram), _cosine(gram)
     if n < 2:
         raise ValueError("confusion compares pairs of gradients, and there is only one: measure two samples or more.")
     i, j = torch.triu_indices(n, n, offset=1, device=gram.device)  # (pairs,) each
     if labels is None:
-        return _confusion(gram, i, j, None, None)
+        return _confusion(gram, _statistics(gram, cosines, i, j))
     classes = torch.as_tensor(labels).to(gram.device).reshape(-1)
     if len(classes) != n:
         raise ValueError(f"labels must hold one class a gradient: there are {n} gradients but {len(classes)} labels.")
     same = classes[i] == classes[j]  # (pairs,)
-    return _confusion(gram, i, j, _statistics(gram, i[same], j[same]), _statistics(gram, i[~same], j[~same]))
+    within, between = (_statistics(gram, cosines, i[chosen], j[chosen]) for chosen in (same, ~same))
+    return _confusion(gram, _statistics(gram, cosines, i, j), within, between)
 
 
 def paired_confusion(gram: Tensor) -> Confusion:
@@ -162,17 +166,17 @@ def paired_confusion(gram: Tensor) -> Confusion:
     if len(gram) < 2 or len(gram) % 2:
         raise ValueError(f"paired_confusion needs an even number of gradients, two a pair, but got {len(gram)}.")
     first = torch.arange(0, len(gram), 2, device=gram.device)  # (n,)
-    return _confusion(gram, first, first + 1, None, None)
+    return _confusion(gram, _statistics(gram, _cosine(gram), first, first + 1))
 
 
 def _confusion(
-    gram: Tensor, i: Tensor, j: Tensor, within: PairStatistics | None, between: PairStatistics | None
+    gram: Tensor, pairs: PairStatistics, within: PairStatistics | None = None, between: PairStatistics | None = None
 ) -> Confusion:
     n = len(gram)
     trace, total = gram.trace().item(), gram.sum().item()
     off_diagonal = (total - trace) / (n * (n - 1))
     return Confusion(
-        **asdict(_statistics(gram, i, j)),
+        **asdict(pairs),
         zero_gradients=int((gram.diagonal() == 0).sum()),
         within_class=within,
         between_class=between,
@@ -182,11 +186,11 @@ def _confusion(
     )
 
 
-def _statistics(gram: Tensor, i: Tensor, j: Tensor) -> PairStatistics | None:
+def _statistics(gram: Tensor, cosines: Tensor, i: Tensor, j: Tensor) -> PairStatistics | None:
     """Return the statistics of pairs `(i, j)`, each of shape `(pairs,)`, or None if there is no pair."""
     if len(i) == 0:
         return None
-    values = cosine(gram)[i, j]
+    values = cosines[i, j]
     values = values[~values.isnan()].cpu().numpy()
     q01, q05, median = np.quantile(values, [0.01, 0.05, 0.5]) if len(values) else [math.nan] * 3
     return PairStatistics(
@@ -213,4 +217,7 @@ def _checked(gram: Tensor) -> Tensor:
     scale = gram.diagonal().abs().max().item() if len(gram) else 0.0
     if not torch.allclose(gram, gram.T, rtol=1e-5, atol=1e-6 * scale) or bool((gram.diagonal() < 0).any()):
         raise ValueError("this is no Gram matrix, as it is not symmetric or its diagonal has negative entries.")
+    lengths = gram.diagonal().sqrt()
+    if bool((gram.abs() > 1.001 * lengths[:, None] * lengths + 1e-6 * scale).any()):
+        raise ValueError("this is no Gram matrix, as an inner product exceeds the product of the lengths.")
     return gram

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradconf.datasets import Dataset
@@ -25,7 +25,8 @@ class Run:
     Attributes:
         model: the trained model, the very object that was passed in.
         history: one row an epoch, epoch 0 before training, with the columns epoch, steps, learning_rate, train_loss,
-            train_accuracy, test_loss, test_accuracy and whatever was measured; all rows are finite.
+            train_accuracy, test_loss, test_accuracy and whatever was measured. Losses are finite; accuracies are nan if
+            the model's outputs are not one score a class.
         diverged_at: the epoch in which the loss exploded or became NaN, which ended the run, 0 if the untrained model's
             loss was not finite; None if the run reached its end.
     """
@@ -148,10 +149,17 @@ def _evaluate(model: nn.Module, loss_fn: LossFunction, dataset: Dataset) -> dict
         for x, y in zip(inputs.split(EVALUATION_ROWS), targets.split(EVALUATION_ROWS), strict=True):
             outputs = model(x)  # (n, C)
             losses.append(check_shape(loss_fn(outputs, y), len(y)))
-            correct.append(outputs.argmax(1) == y)
+            correct.append(_correct(outputs, y, dataset.classes))
         numbers[f"{part}_loss"] = torch.cat(losses).double().mean().nan_to_num(nan=math.inf).item()
         numbers[f"{part}_accuracy"] = torch.cat(correct).double().mean().item()
     return numbers
+
+
+def _correct(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """Tell which samples are classified rightly, shape `(n,)`; nan where outputs are not one score a class."""
+    if isinstance(outputs, Tensor) and outputs.shape == (len(targets), classes):
+        return outputs.argmax(1) == targets
+    return torch.full(targets.shape, math.nan, device=targets.device)
 
 
 def _check(learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...]) -> None:

@@ -97,11 +97,16 @@ def test_pictures_come_from_the_package(path):
     assert not any("matplotlib" in source or "seaborn" in source for source in code(path))
 
 
+@pytest.mark.parametrize("sizes", [{}, {"SEEDS": "range(20, 22)", "STEPS": "4_000", "EPOCHS": "4", "SAMPLES": "120"}])
 @each_chapter
-def test_every_solution_runs(path, tmp_path):
+def test_every_solution_runs_with_these_and_other_sizes(path, sizes, tmp_path):
     notebook = nbformat.read(path, 4)
     cells = []
     for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for name, value in sizes.items():
+                cell.source, found = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", cell.source, flags=re.M)
+                assert found == 1
         cells.append(cell)
         solutions = SOLUTION.findall(cell.source) if cell.cell_type == "markdown" else []
         cells += [nbformat.v4.new_code_cell(source) for source in solutions]

@@ -167,6 +167,7 @@ def test_blocks_do_not_show_in_the_result(n, monkeypatch):
     whole = gram(model, cross_entropy, x, y)
     sizes = []
     monkeypatch.setattr(gradconf.gradients, "BLOCK_NUMBERS", 2 * sum(p.numel() for p in model.parameters()))
+    monkeypatch.setattr(gradconf.gradients, "JOINT_SAMPLES", 2)
     monkeypatch.setattr(gradconf.grams, "PANEL_COLUMNS", 10)
     handle = model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
     assert_same(gram(model, cross_entropy, x, y), whole)

@@ -1,7 +1,9 @@
 import copy
 import math
+import random
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,16 @@ def lstm():
     return Apply(lambda m, x: m.cells(x[:, None])[0][:, 0], cells=nn.LSTM(4, 3, 2, dropout=0.5))
 
 
+def hooked():
+    model = linear()
+    model.weight.register_hook(lambda gradient: gradient / 2)
+    return model
+
+
+def randomly(number):
+    return Apply(lambda m, x: m.f(x) * number(), f=linear())
+
+
 def root(outputs, targets):
     return outputs.square().sum(1).sqrt()
 
@@ -56,6 +68,14 @@ REFUSED = {
         lambda: (linear(bias=False), root, spoiled(X, 0.0), Y),
         "gradient of (sample 2|batch 0) is NaN.*square root",
     ),
+    "renormalised": (
+        lambda: (nn.Embedding(9, 3, max_norm=0.1), lambda o, t: cross_entropy(o, t), Y, Y),
+        "'Embedding'.*max_norm to None",
+    ),
+    "hook": (lambda: (hooked(), cross_entropy, X, Y), "'weight' has a hook that rewrites"),
+    "complex": (lambda: (linear(dtype=torch.complex64), cross_entropy, X, Y), "'weight' is complex"),
+    "numpy": (lambda: (randomly(np.random.rand), cross_entropy, X, Y), "draws random numbers"),
+    "python": (lambda: (randomly(random.random), cross_entropy, X, Y), "draws random numbers"),
     "nothing": (lambda: (linear(), cross_entropy, X[:0], Y[:0]), "there are no samples"),
     "lengths": (lambda: (linear(), cross_entropy, X, Y[:4]), r"lengths are \[4, 6\]"),
     "scalar": (lambda: (linear(), cross_entropy, X, Y[0]), "first dimension"),
@@ -202,3 +222,31 @@ def test_pairs_must_exist(measure, match):
     with pytest.raises(ValueError, match=match) as error:
         measure()
     assert_one_sentence(error)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("samples", [2, 6])
+def test_mixing_is_noticed_whatever_the_size_of_blocks_and_losses(samples, scale, monkeypatch):
+    monkeypatch.setattr(gradconf.gradients, "BLOCK_NUMBERS", 1)  # one sample a block, as for very large models
+    model = Apply(lambda m, x: m.f(x - 0.5 * x.mean(0)), f=linear())
+    with pytest.raises(ValueError, match="changes with the samples beside it"):
+        gram(model, lambda o, t: scale * cross_entropy(o, t), X[:samples], Y[:samples])
+
+
+def test_the_last_sample_is_evaluated_with_others_too(monkeypatch):
+    monkeypatch.setattr(gradconf.gradients, "JOINT_SAMPLES", 5)
+    model = Apply(lambda m, x: m.f(x - (x.mean(0) if x[-1, 0] == X[-1, 0] else 0)), f=linear())
+    with pytest.raises(ValueError, match="changes with the samples beside it"):
+        gram(model, cross_entropy, X, Y)
+
+
+def test_masks_may_hold_minus_infinity():
+    mask = torch.zeros(6, 4).masked_fill(torch.arange(4) > Y[:, None] + 1, -math.inf)
+    model = Apply(lambda m, x, mask: m.f(x * mask.softmax(1)), f=linear())
+    measured = gram(model, cross_entropy, (X, mask), Y)
+    assert torch.allclose(measured, reference.gram(model, cross_entropy, (X, mask), Y), atol=1e-5)
+
+
+def test_parameters_without_a_shape_are_refused():
+    with pytest.raises(ValueError, match="'weight' has no shape yet"):
+        gram(nn.LazyLinear(3), cross_entropy, X, Y)
