@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gradconf.gradients import batch_gradient, per_sample_gradients
+from gradconf.isolation import constant_parameters
 from gradconf.problems import LossFunction, pairs, pose, refuse_batch_statistics, refuse_dropout, refuse_infinite
 from gradconf.samples import Samples
 
@@ -54,7 +55,9 @@ def gram(
     refuse_batch_statistics(model)
     refuse_dropout(model)
     problem = pose(model, loss_fn, inputs, targets, params=params)
-    return _products(per_sample_gradients(problem), "sample")
+    with constant_parameters(model):
+        gradients = per_sample_gradients(problem)
+    return _products(gradients, "sample")
 
 
 def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tuple[Samples, Samples]]) -> Tensor:
@@ -79,7 +82,8 @@ def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tu
     Source: Sankararaman et al. 2020, Section 7 (the cosines of its figures are of mini-batch gradients).
     """
     refuse_dropout(model)
-    rows = [batch_gradient(pose(model, loss_fn, inputs, targets)) for inputs, targets in pairs(batches)]
+    with constant_parameters(model):
+        rows = [batch_gradient(pose(model, loss_fn, inputs, targets)) for inputs, targets in pairs(batches)]
     if not rows:
         raise ValueError("there are no batches: pass at least one pair of inputs and targets.")
     return _products(torch.stack(rows), "batch")

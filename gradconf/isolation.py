@@ -15,8 +15,8 @@ from gradconf.problems import Problem
 def untouched(model: nn.Module) -> Iterator[None]:
     """Leave `.grad`, buffers and the random generators as they were, whatever happens inside.
 
-    Inside, buffers are copies, gradients are enabled and autocast is off, so that what is measured is the model's own
-    precision.
+    Inside, buffers are copies, gradients are enabled, and autocast and TF32 are off, so that what is
+    measured is the model's own precision.
 
     Args:
         model: the model that is evaluated inside.
@@ -33,7 +33,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     try:
         for module, name, buffer in buffers:
             module._buffers[name] = copies.get(id(buffer))
-        with torch.random.fork_rng(cards), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device):
             yield
     finally:
         random.setstate(python_state)
@@ -42,6 +42,63 @@ def untouched(model: nn.Module) -> Iterator[None]:
             p.grad = gradient
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep float32 products in float32: no autocast, no TF32, whatever was allowed before.
+
+    Since 2.9 torch has `fp32_precision` beside `allow_tf32`, and refuses to read the old switch while the two disagree;
+    the new one reflects the old, so it alone is set and put back.
+
+    Args:
+        device: where the products are computed.
+
+    Yields:
+        Nothing.
+    """
+    backends = torch.backends
+    holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
+    holders += [getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    switches = [(holder, "fp32_precision", "ieee") for holder in holders if hasattr(holder, "fp32_precision")]
+    switches = switches or [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    before = [getattr(holder, name) for holder, name, _ in switches]
+    try:
+        for holder, name, value in switches:
+            setattr(holder, name, value)
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for (holder, name, _), value in zip(switches, before, strict=True):
+            setattr(holder, name, value)
+
+
+@contextmanager
+def constant_parameters(model: nn.Module) -> Iterator[None]:
+    """Put parameters back, and say so, if the model changes them while it runs.
+
+    Args:
+        model: the model that is evaluated inside.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: naming the first parameter that was changed.
+    """
+    before = [(name, p, p._version, p.detach().clone()) for name, p in model.named_parameters()]
+    try:
+        yield
+    finally:
+        changed = [(name, p, value) for name, p, version, value in before if p._version != version]
+        with torch.no_grad():
+            for _, p, value in changed:
+                p.copy_(value)
+    if changed:
+        raise ValueError(
+            f"the model changes its parameter '{changed[0][0]}' while it runs, so there is no gradient at one point: "
+            f"take that step out of the forward pass. The parameter has been put back."
+        )
 
 
 def steady_losses(problem: Problem, rows: slice) -> Tensor:

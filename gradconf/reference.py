@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.isolation import steady_losses, untouched
+from gradconf.isolation import constant_parameters, steady_losses, untouched
 from gradconf.problems import (
     LossFunction,
     Problem,
@@ -51,7 +51,8 @@ def per_sample_gradients(
     refuse_batch_statistics(model)
     refuse_dropout(model)
     problem = pose(model, loss_fn, inputs, targets, params=params)
-    return torch.stack([gradient(problem, slice(i, i + 1)) for i in range(problem.samples)])
+    with constant_parameters(model):
+        return torch.stack([gradient(problem, slice(i, i + 1)) for i in range(problem.samples)])
 
 
 def gram(
@@ -103,9 +104,10 @@ def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tu
     """
     refuse_dropout(model)
     gradients = []
-    for inputs, targets in pairs(batches):
-        problem = pose(model, loss_fn, inputs, targets)
-        gradients.append(gradient(problem, slice(0, problem.samples)))
+    with constant_parameters(model):
+        for inputs, targets in pairs(batches):
+            problem = pose(model, loss_fn, inputs, targets)
+            gradients.append(gradient(problem, slice(0, problem.samples)))
     if not gradients:
         raise ValueError("there are no batches: pass at least one pair of inputs and targets.")
     stacked = torch.stack(gradients)  # (M, P)

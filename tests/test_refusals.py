@@ -250,3 +250,28 @@ def test_masks_may_hold_minus_infinity():
 def test_parameters_without_a_shape_are_refused():
     with pytest.raises(ValueError, match="'weight' has no shape yet"):
         gram(nn.LazyLinear(3), cross_entropy, X, Y)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_parameters_that_a_model_changes_while_it_runs_are_put_back(measure):
+    def forward(m, x):
+        with torch.no_grad():
+            m.f.weight.clamp_(-0.1, 0.1)
+        return m.f(x)
+
+    model = Apply(forward, f=linear())
+    with no_trace(model), pytest.raises(ValueError, match=r"changes its parameter 'f\.weight' while it runs"):
+        MEASURES[measure](model, cross_entropy, X, Y)
+
+
+def test_rounding_is_not_taken_for_mixing():
+    model = gradconf.models.mlp(2, 512, in_features=4, out_features=1, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.linear_2.weight.mul_(1e4)
+        targets = model(inputs) + 0.1
+
+    def squared(outputs, targets):
+        return (outputs - targets).square().sum(1)
+
+    assert gram(model, squared, inputs, targets).shape == (300, 300)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases import CASES, MEASURES, cross_entropy, no_trace
@@ -113,3 +116,28 @@ def test_a_buffer_whose_elements_share_memory_is_no_obstacle():
     model.register_buffer("mask", torch.tensor(1.0).expand(3))
     with no_trace(model):
         gram(model, cross_entropy, X, Y)
+
+
+SWITCHES = {
+    "as torch comes": "pass",
+    "allow_tf32 for products": "torch.backends.cuda.matmul.allow_tf32 = True",
+    "no tf32 for convolutions": "torch.backends.cudnn.allow_tf32 = False",
+    "medium": "torch.set_float32_matmul_precision('medium')",
+}
+
+
+@pytest.mark.parametrize("switched", SWITCHES.values(), ids=SWITCHES)
+def test_tf32_is_off_inside_and_as_before_after(switched):
+    script = f"""
+import torch, gradconf
+from gradconf.isolation import untouched
+def switches():
+    b = torch.backends
+    return b.cuda.matmul.allow_tf32, b.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+{switched}
+before, model = switches(), torch.nn.Linear(2, 2)
+with untouched(model):
+    assert torch.get_float32_matmul_precision() == "highest" or torch.backends.cuda.matmul.fp32_precision == "ieee"
+assert switches() == before
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
