@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradconf.samples import Samples, call, count, place, select
+from gradconf.samples import Samples, call, count, map_tensors, place, select
 
 LossFunction = Callable[[Tensor, Samples], Tensor]
 
@@ -42,8 +42,9 @@ class Problem:
         return torch.float64 if any(p.dtype == torch.float64 for p in self.params.values()) else torch.float32
 
     def take(self, rows: slice) -> tuple[Samples, Samples]:
-        """Return the inputs and targets of some samples, each of shape `(n, ...)`."""
-        return select(self.inputs, rows), select(self.targets, rows)
+        """Return copies of the inputs and targets of some samples, `(n, ...)` each, as a model may overwrite them."""
+        inputs, targets = (map_tensors(torch.clone, select(s, rows)) for s in (self.inputs, self.targets))
+        return inputs, targets
 
     def losses(self, rows: slice) -> Tensor:
         """Return the losses of some samples evaluated together, shape `(n,)`, with their autograd graph."""

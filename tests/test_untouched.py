@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from cases import CASES, MEASURES, cross_entropy, no_trace
+from cases import CASES, MEASURES, Apply, cross_entropy, no_trace
 from torch import nn
 
 import gradconf
@@ -141,3 +141,12 @@ with untouched(model):
 assert switches() == before
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_inputs_that_a_model_overwrites_are_left_as_they_were(measure):
+    layer = nn.Linear(4, 3)
+    inputs = X.clone()
+    overwriting = MEASURES[measure](Apply(lambda m, x: m.f(x.add_(1)), f=layer), cross_entropy, inputs, Y)
+    assert torch.equal(inputs, X)
+    assert torch.allclose(overwriting, MEASURES[measure](Apply(lambda m, x: m.f(x + 1), f=layer), cross_entropy, X, Y))
