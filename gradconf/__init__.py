@@ -11,8 +11,10 @@ Confusion and Stochastic Gradient Descent", ICML 2020, arXiv:1904.06963.
 
 from gradconf import datasets, models, plots, reference
 from gradconf._version import __version__
+from gradconf.batch_grams import minibatch_gram
 from gradconf.batches import minibatch_pairs, minibatches
-from gradconf.grams import gram, minibatch_gram
+from gradconf.grams import cross_gram, gram, layer_grams
+from gradconf.measurement import explain, measure
 from gradconf.statistics import Confusion, PairStatistics, confusion, cosine, paired_confusion
 from gradconf.surroundings import setup
 from gradconf.training import Run, train
@@ -24,8 +26,12 @@ __all__ = [
     "__version__",
     "confusion",
     "cosine",
+    "cross_gram",
     "datasets",
+    "explain",
     "gram",
+    "layer_grams",
+    "measure",
     "minibatch_gram",
     "minibatch_pairs",
     "minibatches",

@@ -1,8 +1,7 @@
-"""Gradients as rows of a matrix: of samples, many at once by `vmap`, and of whole batches."""
+"""Whole per-sample gradients by `vmap`, for what the engine has no rule for."""
 
-import copy
+import sys
 import warnings
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,29 +9,14 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradconf import reference
 from gradconf.isolation import steady_losses, untouched
+from gradconf.mixing import JOINT_SAMPLES, refuse_mixing
 from gradconf.problems import Problem
 from gradconf.samples import Samples, call, map_tensors
 
 BLOCK_NUMBERS = 2**25  # gradient entries computed at a time: 128 MiB in float32
-JOINT_SAMPLES = 256  # samples evaluated together, to notice whether they influence each other
 
 
-def batch_gradient(problem: Problem) -> Tensor:
-    """Compute the gradient of the mean loss of all samples.
-
-    Args:
-        problem: what is measured, in the mode it is in.
-
-    Returns:
-        Gradient in the parameters' precision, shape `(P,)`.
-
-    Raises:
-        ValueError: if the losses are unusable.
-    """
-    return reference.gradient(problem, slice(0, problem.samples)).to(problem.dtype)
-
-
-def per_sample_gradients(problem: Problem) -> Tensor:
+def per_sample_gradients(problem: Problem, *, at_once: int = JOINT_SAMPLES) -> Tensor:
     """Compute the gradient of every sample's loss, block of samples by block.
 
     What `vmap` cannot do, or does without seeing every use of a parameter, is done by the loop of
@@ -40,6 +24,7 @@ def per_sample_gradients(problem: Problem) -> Tensor:
 
     Args:
         problem: what is measured.
+        at_once: most samples to run together.
 
     Returns:
         J in the parameters' precision, shape `(N, P)`.
@@ -47,21 +32,19 @@ def per_sample_gradients(problem: Problem) -> Tensor:
     Raises:
         ValueError: if samples influence each other or the losses are unusable.
     """
-    together = _joint_losses(problem)
+    together = _joint_losses(problem, max(at_once, 2))
     size = sum(p.numel() for p in problem.params.values())
-    step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), 256))
-    blocks = []
-    for start in range(0, problem.samples, step):  # a comprehension's frame would shift the warning's stacklevel
-        blocks.append(_block(problem, slice(start, min(start + step, problem.samples)), together))
-    return torch.cat(blocks)
+    step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), at_once))
+    starts = range(0, problem.samples, step)
+    return torch.cat([_block(problem, slice(start, min(start + step, problem.samples)), together) for start in starts])
 
 
-def _joint_losses(problem: Problem) -> Tensor:
+def _joint_losses(problem: Problem, step: int) -> Tensor:
     """Return the losses of all samples, each evaluated with others beside it, shape `(N,)`."""
     n, parts = problem.samples, []
-    for start in range(0, n, JOINT_SAMPLES):
-        stop = min(start + JOINT_SAMPLES, n)
-        losses = steady_losses(problem, slice(max(0, stop - JOINT_SAMPLES), stop)).detach()
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        losses = steady_losses(problem, slice(max(0, stop - step), stop)).detach()
         parts.append(losses[start - stop :])
     return torch.cat(parts)
 
@@ -76,10 +59,18 @@ def _block(problem: Problem, rows: slice, together: Tensor) -> Tensor:
             complaint = (str(error) or type(error).__name__).splitlines()[0]
         if complaint is not None:
             gradients, alone = _looped(problem, rows)
-    _refuse_mixing(problem, alone, together[rows], rows.start)
+    refuse_mixing(problem, alone, together[rows], rows.start)
     if complaint is not None:
-        warnings.warn(f"one backward() a sample, which is slow but exact: {complaint}", stacklevel=4)
+        warnings.warn(f"one backward() a sample, which is slow but exact: {complaint}", stacklevel=_caller())
     return gradients
+
+
+def _caller() -> int:
+    """Return the stack level of the first frame outside the package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("gradconf"):
+        level += 1
+    return level
 
 
 def _vectorised(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
@@ -122,30 +113,3 @@ def _looped(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
     gradients = torch.stack([reference.gradient(problem, single) for single in singles])
     losses = torch.cat([steady_losses(problem, single).detach() for single in singles])
     return gradients.to(problem.dtype), losses
-
-
-def _refuse_mixing(problem: Problem, alone: Tensor, together: Tensor, first: int) -> None:
-    relative, absolute = (1e-6, 1e-10) if alone.dtype == torch.float64 else (1e-3, 1e-5)
-    if torch.allclose(alone, together, rtol=relative, atol=absolute):
-        return
-    worst = (alone - together).abs().argmax().item() + first
-    if alone.dtype == torch.float64 or _mixes(problem, worst):
-        raise ValueError(
-            f"the loss of sample {worst} changes with the samples beside it, so a per-sample gradient does not "
-            f"exist: find the layer that mixes samples, or measure whole batches with minibatch_gram."
-        )
-
-
-def _mixes(problem: Problem, sample: int) -> bool:
-    """Tell, in float64, mixing from rounding: losses that are small differences of large numbers lose digits."""
-
-    def double(tensor: Tensor) -> Tensor:
-        return tensor.double() if tensor.is_floating_point() else tensor
-
-    inputs, targets = (map_tensors(double, samples) for samples in (problem.inputs, problem.targets))
-    exact = replace(problem, model=copy.deepcopy(problem.model).double(), inputs=inputs, targets=targets)
-    start = max(0, min(sample, problem.samples - JOINT_SAMPLES))
-    with untouched(exact.model):
-        alone = exact.losses(slice(sample, sample + 1))[0]
-        together = exact.losses(slice(start, start + JOINT_SAMPLES))[sample - start]
-    return not torch.allclose(alone, together, rtol=1e-6, atol=1e-10)

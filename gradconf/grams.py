@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.gradients import batch_gradient, per_sample_gradients
-from gradconf.isolation import constant_parameters
-from gradconf.problems import LossFunction, pairs, pose, refuse_batch_statistics, refuse_dropout, refuse_infinite
-from gradconf.samples import Samples
-
-PANEL_COLUMNS = 2**13  # gradient columns turned into float64 at a time
+from gradconf.engine.plan import OtherWay, make_plan
+from gradconf.engine.run import Key, grams
+from gradconf.memory import free, size
+from gradconf.problems import LossFunction, Problem, pose_alone
+from gradconf.refusals import refuse_infinite
+from gradconf.samples import Samples, count, join
 
 
 def gram(
@@ -20,12 +20,14 @@ def gram(
     targets: Samples,
     *,
     params: Iterable[str] | None = None,
+    max_memory: int | None = None,
 ) -> Tensor:
     """Compute the exact Gram matrix of per-sample gradients.
 
     `K[i, j] = <grad f_i(w), grad f_j(w)>`, with `f_i = loss_fn(model(inputs), targets)[i]`. Losses are neither
     averaged nor summed, so K does not change when other samples join. K is float64 whatever the model is, as
-    products of small float32 gradients would underflow. The model is left as it was.
+    products of small float32 gradients would underflow. The model is left as it was. `explain` shows how each
+    parameter is handled.
 
     Args:
         model: float32 or float64 module in which samples do not influence each other.
@@ -34,6 +36,8 @@ def gram(
             `(N, ...)`. Tensors on the CPU are moved to the model.
         targets: a tensor or such a structure of shape `(N, ...)`.
         params: names from `model.named_parameters()`; all trainable ones by default.
+        max_memory: bytes of activations and gradients to hold at a time, beside the model and K; half of what the
+            device has free by default. Less makes it slower, not less exact.
 
     Returns:
         K, float64, shape `(N, N)`, symmetric, on the model's device.
@@ -41,6 +45,7 @@ def gram(
     Raises:
         TypeError: if inputs or targets hold something other than tensors.
         ValueError: if the model or the samples have no per-sample gradient, with the reason and the way out.
+        MemoryError: if `max_memory` is too small, saying what would do.
 
     Source: Sankararaman et al. 2020, Definition 2.1.
 
@@ -52,49 +57,115 @@ def gram(
         tensor([[ 1., -1.],
                 [-1.,  2.]], dtype=torch.float64)
     """
-    refuse_batch_statistics(model)
-    refuse_dropout(model)
-    problem = pose(model, loss_fn, inputs, targets, params=params)
-    with constant_parameters(model):
-        gradients = per_sample_gradients(problem)
-    return _products(gradients, "sample")
+    problem = pose_alone(model, loss_fn, inputs, targets, params=params)
+    return _grams(problem, lambda name: "", max_memory)[""]
 
 
-def minibatch_gram(model: nn.Module, loss_fn: LossFunction, batches: Iterable[tuple[Samples, Samples]]) -> Tensor:
-    """Compute the exact Gram matrix of mini-batch gradients.
+def layer_grams(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Samples,
+    targets: Samples,
+    *,
+    params: Iterable[str] | None = None,
+    max_memory: int | None = None,
+) -> dict[str, Tensor]:
+    """Compute one Gram matrix a layer; they add up to `gram`.
 
-    `K[a, b] = <grad F_a(w), grad F_b(w)>`, with `F_a` the mean loss of batch a. The model is measured in the mode
-    it is in: train-mode batch norm is allowed, sees each batch as a whole, and its running statistics are restored.
+    `K = sum_l K^(l)`, `K^(l)[i, j] = <grad_l f_i(w), grad_l f_j(w)>` with the gradient in the parameters of layer l. A
+    parameter that several layers share makes them one layer, as cross terms belong to no single one.
 
     Args:
-        model: float32 or float64 module without active dropout.
-        loss_fn: maps `(outputs, targets)` to one loss a sample, shape `(B,)`; the mean is taken here.
-        batches: M pairs of inputs and targets, iterated exactly once. A `DataLoader` will do, and
-            `gradconf.minibatches` or `gradconf.minibatch_pairs` for the paper's protocol.
+        model: as in `gram`.
+        loss_fn: as in `gram`.
+        inputs: as in `gram`.
+        targets: as in `gram`.
+        params: as in `gram`.
+        max_memory: as in `gram`.
 
     Returns:
-        K, float64, shape `(M, M)`, symmetric, on the model's device.
+        Matrices by module name, those of shared layers joined by " + ", each float64 of shape `(N, N)`.
 
     Raises:
-        TypeError: if a batch holds something other than tensors.
-        ValueError: if there is no batch, or the model or a batch cannot be measured.
-
-    Source: Sankararaman et al. 2020, Section 7 (the cosines of its figures are of mini-batch gradients).
+        TypeError: as in `gram`.
+        ValueError: as in `gram`.
+        MemoryError: as in `gram`.
     """
-    refuse_dropout(model)
-    with constant_parameters(model):
-        rows = [batch_gradient(pose(model, loss_fn, inputs, targets)) for inputs, targets in pairs(batches)]
-    if not rows:
-        raise ValueError("there are no batches: pass at least one pair of inputs and targets.")
-    return _products(torch.stack(rows), "batch")
+    problem = pose_alone(model, loss_fn, inputs, targets, params=params)
+    layers = _layers(model)
+    found = _grams(problem, lambda name: layers[name], max_memory)
+    return {layer: found[layer] for layer in dict.fromkeys(layers[name] for name in problem.params)}
 
 
-def _products(gradients: Tensor, what: str) -> Tensor:
-    """Return `J J^T` in float64, shape `(N, N)`, turning a panel of columns into float64 at a time."""
-    n, size = gradients.shape
-    products = gradients.new_zeros(n, n, dtype=torch.float64)
-    for start in range(0, size, PANEL_COLUMNS):
-        panel = gradients[:, start : start + PANEL_COLUMNS].double()
-        products.addmm_(panel, panel.T)
-    refuse_infinite(products, what)
-    return products.triu() + products.triu(1).T
+def cross_gram(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    first: tuple[Samples, Samples],
+    second: tuple[Samples, Samples],
+    *,
+    params: Iterable[str] | None = None,
+    max_memory: int | None = None,
+) -> Tensor:
+    """Compute the inner products of the gradients of two sets of samples, e.g. of training and validation.
+
+    `K[i, j] = <grad f_i(w), grad h_j(w)>`, f the losses of the first set and h those of the second: a block of the
+    Gram matrix of both sets together, and computed as such.
+
+    Args:
+        model: as in `gram`.
+        loss_fn: as in `gram`.
+        first: inputs and targets of shape `(N_a, ...)`.
+        second: inputs and targets of shape `(N_b, ...)`, of the same structure.
+        params: as in `gram`.
+        max_memory: as in `gram`.
+
+    Returns:
+        Matrix of shape `(N_a, N_b)`, float64.
+
+    Raises:
+        TypeError: as in `gram`.
+        ValueError: as in `gram`, or if the two sets cannot be joined.
+        MemoryError: as in `gram`.
+    """
+    rows = count(*first)
+    inputs, targets = (join(a, b) for a, b in zip(first, second, strict=True))
+    return gram(model, loss_fn, inputs, targets, params=params, max_memory=max_memory)[:rows, rows:].clone()
+
+
+def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tensor]:
+    """Return one matrix a key, all by whole gradients where the model does not keep to the engine's plan."""
+    _refuse_too_many(problem, len({key(name) for name in problem.params}))
+    memory = free(problem.device) // 2 if max_memory is None else max_memory
+    plan = make_plan(problem)
+    try:
+        found = grams(problem, plan, key, max_memory=memory)
+    except OtherWay as reason:
+        plan.fall_back(str(reason))
+        found = grams(problem, plan, key, max_memory=memory)
+    nothing = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
+    every = {key(name): nothing for name in problem.params} | found
+    return {name: refuse_infinite(products, "sample") for name, products in every.items()}
+
+
+def _refuse_too_many(problem: Problem, matrices: int) -> None:
+    needed = 3 * 8 * matrices * problem.samples**2  # sums, their transpose, the result
+    if needed > free(problem.device):
+        raise MemoryError(
+            f"{matrices} matrices of {problem.samples} x {problem.samples} numbers take {size(needed)} on the way, and "
+            f"{size(free(problem.device))} are free: measure fewer samples. The minimum over a random subset of the "
+            f"samples is only an upper bound of the minimum over all."
+        )
+
+
+def _layers(model: nn.Module) -> dict[str, str]:
+    """Return the layer of each parameter: its module, joined with those that share a parameter with it."""
+    owners: dict[int, set[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(p), set()).add(name.rpartition(".")[0])
+    groups: list[set[str]] = []
+    for modules in owners.values():
+        touching = [group for group in groups if group & modules]
+        groups = [group for group in groups if not group & modules] + [modules.union(*touching)]
+    order = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters(remove_duplicate=False)))
+    title = {module: " + ".join(m for m in order if m in group) for group in groups for module in group}
+    return {name: title[name.rpartition(".")[0]] for name, _ in model.named_parameters(remove_duplicate=False)}

@@ -1,12 +1,14 @@
 """A measurement's subject: model, loss and samples, checked once, before anything is computed."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from gradconf.samples import Samples, call, count, map_tensors, place, select
+from gradconf.refusals import refuse_batch_statistics, refuse_dropout, refuse_renormalisation
+from gradconf.samples import Samples, call, check_usable, count, map_tensors, move, select
 
 LossFunction = Callable[[Tensor, Samples], Tensor]
 
@@ -18,8 +20,8 @@ class Problem:
     Attributes:
         model: the network.
         loss_fn: maps `(outputs, targets)` to one loss a sample, shape `(N,)`.
-        inputs: samples of shape `(N, ...)` on the model's device.
-        targets: samples of shape `(N, ...)` on the model's device.
+        inputs: samples of shape `(N, ...)`, on the CPU or the model's device.
+        targets: samples of shape `(N, ...)`, likewise.
         params: the parameters differentiated, by name; P numbers in all.
         samples: N.
     """
@@ -43,8 +45,16 @@ class Problem:
 
     def take(self, rows: slice) -> tuple[Samples, Samples]:
         """Return copies of the inputs and targets of some samples, `(n, ...)` each, as a model may overwrite them."""
-        inputs, targets = (map_tensors(torch.clone, select(s, rows)) for s in (self.inputs, self.targets))
+        inputs, targets = (move(select(samples, rows), self.device) for samples in (self.inputs, self.targets))
         return inputs, targets
+
+    def double(self) -> "Problem":
+        """Return the problem in float64, with a copy of the model."""
+        inputs, targets = (map_tensors(_double, samples) for samples in (self.inputs, self.targets))
+        model = copy.deepcopy(self.model).double()
+        every = dict(model.named_parameters(remove_duplicate=False))
+        params = {name: every[name] for name in self.params}
+        return replace(self, model=model, inputs=inputs, targets=targets, params=params)
 
     def losses(self, rows: slice) -> Tensor:
         """Return the losses of some samples evaluated together, shape `(n,)`, with their autograd graph."""
@@ -76,7 +86,7 @@ def pose(
         params: names from `model.named_parameters()`; all trainable ones by default.
 
     Returns:
-        The problem, its samples on the model's device.
+        The problem.
 
     Raises:
         TypeError: if inputs or targets hold something other than tensors.
@@ -86,7 +96,39 @@ def pose(
     chosen = _choose(model, params)
     samples = count(inputs, targets)
     device = next(iter(chosen.values())).device
-    return Problem(model, loss_fn, place(inputs, "inputs", device), place(targets, "targets", device), chosen, samples)
+    for values, name in ((inputs, "inputs"), (targets, "targets")):
+        check_usable(values, name, device)
+    inputs, targets = (map_tensors(Tensor.detach, values) for values in (inputs, targets))
+    return Problem(model, loss_fn, inputs, targets, chosen, samples)
+
+
+def pose_alone(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Samples,
+    targets: Samples,
+    *,
+    params: Iterable[str] | None = None,
+) -> Problem:
+    """Check model and samples as `pose` does, and that the samples can have gradients of their own.
+
+    Args:
+        model: as in `pose`.
+        loss_fn: as in `pose`.
+        inputs: as in `pose`.
+        targets: as in `pose`.
+        params: as in `pose`.
+
+    Returns:
+        The problem.
+
+    Raises:
+        TypeError: as in `pose`.
+        ValueError: as in `pose`, or if the model uses batch statistics or dropout.
+    """
+    refuse_batch_statistics(model)
+    refuse_dropout(model)
+    return pose(model, loss_fn, inputs, targets, params=params)
 
 
 def check_shape(losses: Tensor, n: int) -> Tensor:
@@ -111,80 +153,6 @@ def check_shape(losses: Tensor, n: int) -> Tensor:
     return losses
 
 
-def refuse_dropout(model: nn.Module) -> None:
-    """Refuse a model with active dropout, whose loss is not a function of its parameters.
-
-    Args:
-        model: the model about to be measured.
-
-    Raises:
-        ValueError: naming the first such module.
-    """
-    for name, module in model.named_modules():
-        if module.training and _is_random(module):
-            raise ValueError(
-                f"'{name or type(module).__name__}' ({type(module).__name__}) draws at random in training mode, "
-                f"so the loss has no single gradient: call model.eval() first, or set its probability to 0."
-            )
-
-
-def refuse_renormalisation(model: nn.Module) -> None:
-    """Refuse embeddings that rewrite their own weights when they are read.
-
-    Args:
-        model: the model about to be measured.
-
-    Raises:
-        ValueError: naming the first such module.
-    """
-    for name, module in model.named_modules():
-        if getattr(module, "max_norm", None) is not None and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            raise ValueError(
-                f"'{name or type(module).__name__}' ({type(module).__name__}) has max_norm, so that reading it changes "
-                f"its weights: set max_norm to None first."
-            )
-
-
-def refuse_batch_statistics(model: nn.Module) -> None:
-    """Refuse a model with batch norm that uses batch statistics: it has no per-sample gradient.
-
-    Args:
-        model: the model about to be measured.
-
-    Raises:
-        ValueError: naming the first such module.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
-            raise ValueError(
-                f"'{name or type(module).__name__}' ({type(module).__name__}) normalises with the statistics of the "
-                f"batch, so samples influence each other and a per-sample gradient does not exist: call model.eval() "
-                f"after the running statistics have seen the data, or measure whole batches with minibatch_gram."
-            )
-
-
-def refuse_infinite(gram: Tensor, what: str) -> Tensor:
-    """Refuse a Gram matrix that is not finite, which finite losses with NaN gradients give.
-
-    Args:
-        gram: K, shape `(N, N)`.
-        what: what its rows are, e.g. `"sample"`.
-
-    Returns:
-        K.
-
-    Raises:
-        ValueError: naming the first such row.
-    """
-    if not bool(torch.isfinite(gram).all()):
-        bad = (~torch.isfinite(gram.diagonal())).nonzero()
-        raise ValueError(
-            f"the gradient of {what} {bad[0].item() if len(bad) else 0} is NaN or infinite although its loss is not: "
-            f"look for a square root, logarithm or division at zero."
-        )
-    return gram
-
-
 def pairs(batches: Iterable[tuple[Samples, Samples]]) -> Iterator[tuple[Samples, Samples]]:
     """Iterate over batches, refusing what is not a pair.
 
@@ -201,16 +169,6 @@ def pairs(batches: Iterable[tuple[Samples, Samples]]) -> Iterator[tuple[Samples,
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise ValueError("every batch must be a pair (inputs, targets): look at what the loader serves.")
         yield batch
-
-
-def _is_random(module: nn.Module) -> bool:
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p > 0
-    if isinstance(module, nn.RNNBase):
-        return module.dropout > 0 and module.num_layers > 1
-    if isinstance(module, nn.MultiheadAttention):
-        return module.dropout > 0
-    return isinstance(module, nn.RReLU)
 
 
 def _choose(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
@@ -256,3 +214,7 @@ def _check_losses(losses: Tensor, n: int, first: int) -> None:
     if not bool(torch.isfinite(losses).all()):
         bad = (~torch.isfinite(losses)).nonzero()[0].item() + first
         raise ValueError(f"the loss of sample {bad} is NaN or infinite: the model or its inputs have diverged.")
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -10,15 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradconf.isolation import constant_parameters, steady_losses, untouched
-from gradconf.problems import (
-    LossFunction,
-    Problem,
-    pairs,
-    pose,
-    refuse_batch_statistics,
-    refuse_dropout,
-    refuse_infinite,
-)
+from gradconf.problems import LossFunction, Problem, pairs, pose, pose_alone
+from gradconf.refusals import refuse_dropout, refuse_infinite
 from gradconf.samples import Samples
 
 
@@ -48,9 +41,7 @@ def per_sample_gradients(
         TypeError: if inputs or targets hold something other than tensors.
         ValueError: if the model or the samples have no per-sample gradient.
     """
-    refuse_batch_statistics(model)
-    refuse_dropout(model)
-    problem = pose(model, loss_fn, inputs, targets, params=params)
+    problem = pose_alone(model, loss_fn, inputs, targets, params=params)
     with constant_parameters(model):
         return torch.stack([gradient(problem, slice(i, i + 1)) for i in range(problem.samples)])
 

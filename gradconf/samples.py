@@ -1,5 +1,6 @@
 """Samples: a tensor, or a tuple, list or dict of tensors, whose first dimension counts the samples."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -79,16 +80,13 @@ def count(inputs: Samples, targets: Samples) -> int:
     return lengths[0]
 
 
-def place(samples: Samples, name: str, device: torch.device) -> Samples:
-    """Bring samples to the model's device, checking that they are usable.
+def check_usable(samples: Samples, name: str, device: torch.device) -> None:
+    """Refuse samples that no model on a device can use.
 
     Args:
         samples: samples of shape `(N, ...)`.
         name: what the samples are called in error messages.
         device: where the model's parameters are.
-
-    Returns:
-        The samples on `device`, without a graph; tensors already there are not copied.
 
     Raises:
         ValueError: if a value is NaN or plus infinity, or a tensor is neither on the CPU nor on `device`.
@@ -98,11 +96,29 @@ def place(samples: Samples, name: str, device: torch.device) -> Samples:
             raise ValueError(
                 f"{name} are on {tensor.device} but the model is on {device}: move one of them, or pass CPU tensors."
             )
-        unusable = tensor.isnan() | tensor.isposinf()  # -inf is how attention masks say "not this one"
-        if bool(unusable.any()):
-            bad = unusable.reshape(len(tensor), -1).any(1).nonzero()[0].item()
+        # -inf is how attention masks say "not this one"; NaN is not less than infinity
+        if tensor.is_floating_point() and tensor.numel() and not bool(tensor.amax() < math.inf):
+            bad = (tensor.isnan() | tensor.isposinf()).reshape(len(tensor), -1).any(1).nonzero()[0].item()
             raise ValueError(f"{name} contain NaN or infinity, first in sample {bad}: clean the data first.")
-    return map_tensors(lambda tensor: tensor.detach().to(device), samples)
+
+
+def move(samples: Samples, device: torch.device) -> Samples:
+    """Copy samples to a device, from the CPU to a GPU without waiting for it.
+
+    Args:
+        samples: samples of shape `(N, ...)`.
+        device: where to.
+
+    Returns:
+        Copies, so that a model may overwrite them.
+    """
+
+    def copied(tensor: Tensor) -> Tensor:
+        if device.type == "cuda" and tensor.device.type == "cpu":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device, copy=True)
+
+    return map_tensors(copied, samples)
 
 
 def select(samples: Samples, rows: slice | Tensor) -> Samples:
@@ -133,3 +149,30 @@ def call(model: nn.Module | Callable, inputs: Samples) -> Tensor:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs)
+
+
+def join(first: Samples, second: Samples) -> Samples:
+    """Put two sets of samples of the same structure behind each other.
+
+    Args:
+        first: samples of shape `(N_a, ...)`.
+        second: samples of shape `(N_b, ...)`.
+
+    Returns:
+        Samples of shape `(N_a + N_b, ...)`.
+
+    Raises:
+        TypeError: if something is not a tensor.
+        ValueError: if the structures, shapes or devices differ.
+    """
+    same = isinstance(first, Mapping) == isinstance(second, Mapping) and (
+        not isinstance(first, Mapping) or first.keys() == second.keys()
+    )
+    if isinstance(first, Mapping) and same:
+        second = {name: second[name] for name in first}
+    a, b = leaves(first, "the first set"), leaves(second, "the second set")
+    alike = [(x.shape[1:], x.device) == (y.shape[1:], y.device) for x, y in zip(a, b, strict=False)]
+    if not same or len(a) != len(b) or not all(alike):
+        raise ValueError("the two sets must have samples of the same structure, shapes and device.")
+    joined = (torch.cat(pair) for pair in zip(a, b, strict=True))
+    return map_tensors(lambda _: next(joined), first)

@@ -89,7 +89,7 @@ def dict_targets():
 
 def closure(scale=1.0):
     weight = nn.Parameter(torch.randn(CLASSES, 4))
-    return case(Apply(lambda m, x: scale * F.linear(x, weight), weight=weight), 4, warns=True)
+    return case(Apply(lambda m, x: scale * F.linear(x, weight), weight=weight), 4)
 
 
 def penalty():
@@ -140,7 +140,7 @@ CASES = {
         4,
     ),
     "lstm": recurrent,
-    "custom_function": lambda: case(Apply(lambda m, x: Squared.apply(m.f(x)), f=nn.Linear(4, CLASSES)), 4, warns=True),
+    "custom_function": lambda: case(Apply(lambda m, x: Squared.apply(m.f(x)), f=nn.Linear(4, CLASSES)), 4),
     "closure": closure,
     "penalty_in_the_loss": penalty,
 }

@@ -43,11 +43,11 @@ def test_measuring_some_parameters_leaves_the_gradients_of_the_others(measure):
 
 
 def test_the_loop_leaves_the_gradients_of_the_parameters_it_does_not_measure():
-    case = CASES["custom_function"]()
+    case = CASES["penalty_in_the_loss"]()
     for p in case.model.parameters():
         p.grad = torch.randn_like(p)
     with no_trace(case.model), pytest.warns(UserWarning, match="slow"):
-        gram(case.model, case.loss_fn, case.inputs, case.targets, params=["f.bias"])
+        gram(case.model, case.loss_fn, case.inputs, case.targets, params=["weight"])
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -94,7 +94,7 @@ def test_an_error_half_way_leaves_no_trace(function, module, good_calls):
     samples = (X, Y) if function == "gram" else ([(X, Y)] * 3,)
     with no_trace(model), pytest.raises(KeyError, match="interrupted"):
         getattr(module, function)(model, loss_fn, *samples)
-    assert len(calls) == good_calls + 1
+    assert len(calls) > good_calls
 
 
 def test_buffers_come_back_whether_they_were_overwritten_or_replaced():

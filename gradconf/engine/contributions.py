@@ -1,0 +1,227 @@
+"""What one use of a parameter adds to K, with or without forming per-sample gradients.
+
+A use with inputs `a_it` and output gradients `d_it` at positions t = 1..T has the per-sample gradients
+
+    G_i = sum_t d_it a_it^T    (C, K),    so that    <G_i, G_j> = sum_ts (d_it . d_js) (a_it . a_js).
+
+The left side is one matrix product after another ("form"), the right side needs no gradient ("contract"). Values are
+scaled sample by sample with powers of two, `true value = value * 2^exponent`, so that float32 products neither
+underflow nor overflow.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+CACHE = 2**20  # bytes of unfolded inputs at a time: what a processor's cache holds
+CUDA_CACHE = 2**28
+PRODUCTS = 2**24  # bytes of products between positions at a time
+LOWEST = -126  # exponent of float32's smallest normal number, and of zero
+
+
+def panel(n: int) -> int:
+    """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
+    return n if n <= 128 else 64 if n < 1024 else 128
+
+
+def exponents(values: Tensor) -> Tensor:
+    """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`."""
+    flat = values.reshape(len(values), -1)
+    largest = torch.maximum(flat.amax(1), -flat.amin(1))  # several times faster than a norm
+    return torch.where(largest > 0, torch.frexp(largest).exponent, LOWEST).clamp(LOWEST, -LOWEST)
+
+
+def factors(exponent: Tensor, values: Tensor) -> Tensor:
+    """Return `2^(-exponent_i)`, shape `(N, 1, ...)`, to multiply values of shape `(N, ...)` with."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=values.dtype), -exponent).view(-1, *[1] * (values.dim() - 1))
+
+
+def scaled(values: Tensor, exponent: Tensor) -> Tensor:
+    """Return `values_i * 2^(-exponent_i)`, shape `(N, ...)`."""
+    return values * factors(exponent, values)
+
+
+class Contribution:
+    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
+
+    def sample(self, i: int) -> Self:
+        """Return the contribution of one sample."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: v[i : i + 1] for name, v in values.items() if isinstance(v, Tensor)})
+
+
+@dataclass
+class Rows(Contribution):
+    """Gradients that are small enough to be held: of biases and affine norms.
+
+    Attributes:
+        values: shape `(N, pieces, rest)`, pieces along the parameter's first dimension.
+        exponent: shape `(N,)`.
+        joins: the weights' contribution, for a bias that is the weight of one more input, which is always 1.
+    """
+
+    values: Tensor
+    exponent: Tensor
+    joins: "Outer | None" = None
+
+    @classmethod
+    def of(cls, gradients: Tensor, *, joins: "Outer | None" = None) -> "Rows":
+        """Take gradients of shape `(N, *parameter)`."""
+        exponent = exponents(gradients)
+        pieces = gradients.shape[1] if gradients.dim() > 1 else 1
+        return cls(scaled(gradients, exponent).reshape(len(gradients), pieces, -1), exponent, joins)
+
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces the parameter can be cut."""
+        return self.values.shape[1]
+
+    def rows(self, low: int, high: int) -> Tensor:
+        """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""
+        return self.values[:, low:high]
+
+
+@dataclass
+class Lookup(Contribution):
+    """Gradients of a table of which each sample reads some rows: embeddings.
+
+    Attributes:
+        indices: rows read, shape `(N, T)`.
+        d: output gradients, shape `(N, T, rest)`, zero where reading has no gradient.
+        exponent: shape `(N,)`.
+        pieces: rows of the table.
+    """
+
+    indices: Tensor
+    d: Tensor
+    exponent: Tensor
+    pieces: int
+
+    @classmethod
+    def of(cls, indices: Tensor, d: Tensor, pieces: int) -> "Lookup":
+        """Take indices of shape `(N, T)` and output gradients of shape `(N, T, rest)`."""
+        exponent = exponents(d)
+        return cls(indices, scaled(d, exponent), exponent, pieces)
+
+    def rows(self, low: int, high: int) -> Tensor:
+        """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""
+        n, _, rest = self.d.shape
+        here = (self.indices >= low) & (self.indices < high)
+        slots = (self.indices - low).clamp(0, high - low - 1)
+        slots = slots + torch.arange(n, device=slots.device)[:, None] * (high - low)
+        out = self.d.new_zeros(n * (high - low), rest)
+        out.index_add_(0, slots.flatten(), (self.d * here[..., None]).reshape(-1, rest))
+        return out.view(n, high - low, rest)
+
+
+@dataclass
+class Outer(Contribution):
+    """Gradients that are sums of outer products: linear layers and convolutions.
+
+    Attributes:
+        a: inputs of shape `(N, groups, K, T)`, or, for convolutions, a view of shape `(N, groups, K..., T...)` of the
+            padded inputs, unfolded a few samples at a time.
+        d: output gradients of shape `(N, groups, C, T)`.
+        a_exponent: shape `(N,)`.
+        d_exponent: shape `(N,)`.
+        bias: whether `contract` adds the bias, the weight of one more input, which is always 1.
+    """
+
+    a: Tensor
+    d: Tensor
+    a_exponent: Tensor
+    d_exponent: Tensor
+    bias: bool = False
+
+    @classmethod
+    def of(cls, a: Tensor, d: Tensor, *, values: Tensor | None = None) -> "Outer":
+        """Take inputs and output gradients of the shapes above, `values` being what `a` is a view of."""
+        return cls(a, d, exponents(a if values is None else values), exponents(d))
+
+    def with_bias(self) -> "Outer":
+        """Return the contribution of weights and bias together, to be contracted."""
+        return replace(self, a_exponent=self.a_exponent.clamp(min=1), bias=True)
+
+    @property
+    def exponent(self) -> Tensor:
+        """Exponent of the gradients, shape `(N,)`."""
+        return (self.a_exponent + self.d_exponent).clamp(LOWEST, -LOWEST)
+
+    @property
+    def inner(self) -> int:
+        """K, inputs a group."""
+        return math.prod(self.a.shape[2:]) // self.d.shape[-1]
+
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces the parameter can be cut: groups, or outputs where there is one group."""
+        return self.d.shape[1] if self.d.shape[1] > 1 else self.d.shape[2]
+
+    def rows(self, low: int, high: int) -> Tensor:
+        """Return gradients of pieces low to high, a view of shape `(N, groups, C, K)` in the memory order of its mT."""
+        grouped = self.d.shape[1] > 1
+        a, d = (self.a[:, low:high], self.d[:, low:high]) if grouped else (self.a, self.d[:, :, low:high])
+        d = scaled(d, self.exponent)
+        n, groups, outer, positions = d.shape
+        out = d.new_empty(n, groups, self.inner, outer)
+        step = self._samples_at_once()
+        for k in range(0, n, step):
+            unfolded = a[k : k + step].reshape(-1, self.inner, positions)
+            torch.bmm(unfolded, d[k : k + step].flatten(0, 1).mT, out=out[k : k + step].flatten(0, 1))
+        return out.mT
+
+    def contract(self) -> Iterator[tuple[int, Tensor]]:
+        """Compute `sum_ts (d_it . d_js) (a_it . a_js)` for j >= i, in panels of rows; with a bias, `a_it . a_js + 1`.
+
+        Yields:
+            First row k of a panel and its values from column k on, shape `(m, N - k)`, scaled by both exponents.
+        """
+        n, groups, _, positions = self.d.shape
+        a = scaled(self.a.reshape(n, groups, self.inner, positions), self.a_exponent).mT.transpose(0, 1).flatten(1, 2)
+        d = scaled(self.d, self.d_exponent).mT.transpose(0, 1).flatten(1, 2)  # (groups, N T, C)
+        ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)  # (N T,)
+        step = min(panel(n), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
+        for k in range(0, n, step):
+            rows, columns = slice(k * positions, min(k + step, n) * positions), slice(k * positions, None)
+            parts = []
+            for x, y in zip(a, d, strict=True):  # (N T, K), (N T, C)
+                inner = x[rows] @ x[columns].T
+                inner = inner.addr_(ones[rows], ones[columns]) if self.bias else inner
+                parts.append(inner.mul_(y[rows] @ y[columns].T))
+            product = parts[0] if groups == 1 else sum(parts)
+            if positions > 1:
+                product = product.view(-1, positions, n - k, positions).sum((1, 3))
+            yield k, product
+
+    def _samples_at_once(self) -> int:
+        if self.a.dim() == 4:  # nothing to unfold
+            return len(self.a)
+        each = math.prod(self.a.shape[1:]) * self.a.element_size()
+        return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
+
+
+def summed(uses: list[Contribution], low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Add the gradients of some pieces of a parameter over its uses.
+
+    Args:
+        uses: contributions of one parameter.
+        low: first piece.
+        high: after the last piece.
+
+    Returns:
+        Gradients of shape `(N, high - low, ...)`, to be multiplied by 2^exponent, and exponents of shape `(N,)`.
+    """
+    if len(uses) == 1:
+        return uses[0].rows(low, high), uses[0].exponent
+    exponent = torch.stack([use.exponent for use in uses]).amax(0)
+    parts = [scaled(use.rows(low, high), exponent - use.exponent) for use in uses]
+    return torch.stack([part.reshape(parts[0].shape) for part in parts]).sum(0), exponent
+
+
+def flat(gradients: Tensor) -> Tensor:
+    """Return gradients of shape `(N, ...)` as `(N, columns)`, in memory order where that spares a copy."""
+    return gradients.mT.flatten(1) if gradients.mT.is_contiguous() else gradients.flatten(1)

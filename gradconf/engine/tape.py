@@ -1,0 +1,125 @@
+"""The tape: sees every torch function that receives a parameter while a model runs.
+
+Parameters reach their functions detached, so autograd never forms the batch's own weight gradients. What is recorded
+is the call and, during the backward pass, its output's gradient, from which a rule derives what the use contributes.
+Keyed by function, not by module, so that tied weights and functional calls are seen too.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gradconf.engine.rules import bind
+
+DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)
+
+
+@dataclass(eq=False)
+class Use:
+    """One call of a torch function that has a rule, with parameters among its arguments.
+
+    Attributes:
+        position: 0 for the first on the tape.
+        function: what was called.
+        call: its arguments by name, parameters detached.
+        roles: names of the parameters by argument name.
+        version: of the inputs when they were used, to notice that they were changed in place after.
+        shape: of the output.
+        edge: where the gradient of the output passes in the backward pass.
+    """
+
+    position: int
+    function: Callable
+    call: dict[str, Any]
+    roles: dict[str, str]
+    version: int
+    shape: torch.Size
+    edge: Any = None
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensors among the arguments that are not parameters."""
+        return [v for role, v in self.call.items() if isinstance(v, Tensor) and role not in self.roles]
+
+
+@dataclass(eq=False)
+class Tape(TorchFunctionMode):
+    """Record the uses of parameters while active.
+
+    Attributes:
+        names: parameter names by `id`.
+        seen: called in the backward pass with each use and the gradient of its output.
+        uses: all uses with a rule that a gradient can reach, in order.
+        others: names of parameters that reached a function without a rule, and that function's name.
+        leaves: where the backward pass ends.
+    """
+
+    names: dict[int, str]
+    seen: Callable[[Use, Tensor], None] | None = None
+    uses: list[Use] = field(default_factory=list)
+    others: dict[str, str] = field(default_factory=dict)
+    leaves: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Set up the mode below the dataclass."""
+        super().__init__()
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run a torch function, with parameters detached, and record it if it has some."""
+        kwargs = kwargs or {}
+        found = {self.names[id(p)]: p for p in _parameters((args, kwargs)) if id(p) in self.names}
+        if not found or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        call = bind(func, args, kwargs)
+        roles = {role: self.names[id(v)] for role, v in (call or {}).items() if id(v) in self.names}
+        if set(roles.values()) != set(found):
+            return self._other(func, found, func(*args, **kwargs))
+        output = func(*self._detached(args), **self._detached(kwargs))
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        return self._record(func, self._detached(call), roles, output)
+
+    def _other(self, func: Callable, found: dict[str, Tensor], output: Any) -> Any:
+        """Note the parameters of a function without a rule, save where it computes nothing with them."""
+        computed = any(isinstance(v, Tensor) and v.is_floating_point() for v in _flat(output))
+        nothing_done = any(output is p for p in found.values())  # .to(), .contiguous() and the like
+        if computed and not nothing_done and func not in DETACHING:
+            self.others |= dict.fromkeys(found, getattr(func, "__name__", str(func)))
+        return output
+
+    def _record(self, func: Callable, call: dict[str, Any], roles: dict[str, str], output: Tensor) -> Tensor:
+        use = Use(len(self.uses), func, call, roles, 0, output.shape)
+        use.version = sum(v._version for v in use.inputs)
+        self.uses.append(use)
+        if not output.requires_grad:
+            leaf = output.detach().requires_grad_()
+            self.leaves.append(leaf)
+            output = leaf.clone()  # an in-place activation may follow
+        use.edge = torch.autograd.graph.get_gradient_edge(output)
+        output.register_hook(lambda d: self.seen(use, d) if self.seen else None)
+        return output
+
+    def _detached(self, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {k: self._detached(v) for k, v in values.items()}
+        if isinstance(values, tuple | list) and not hasattr(values, "_fields"):
+            return type(values)(self._detached(v) for v in values)
+        return values.detach() if id(values) in self.names else values
+
+
+def _parameters(values: Any) -> Iterator[Tensor]:
+    return (v for v in _flat(values) if isinstance(v, nn.Parameter))
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        yield values
+        return
+    for value in values:
+        yield from _flat(value)

@@ -1,0 +1,68 @@
+"""Bytes: how many are free, how to say so, and what fits."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+
+def free(device: torch.device) -> int:
+    """Return the bytes that are free on a device, or 4 GiB where nobody knows.
+
+    Args:
+        device: CPU or an accelerator.
+
+    Returns:
+        Bytes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**32
+
+
+def size(number: float) -> str:
+    """Write a number of bytes in a unit that suits it, rounded up.
+
+    Args:
+        number: bytes.
+
+    Returns:
+        E.g. `"3.2 MiB"`.
+
+    Example:
+        >>> size(3.21 * 2**20), size(7)
+        ('3.3 MiB', '7 bytes')
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= unit:
+            return f"{-(-number * 10 // unit) / 10:g} {name}"
+    return f"{number:.0f} bytes"
+
+
+def bundles(items: Iterable[tuple[Any, float]], budget: float) -> Iterator[list]:
+    """Put things together, in order, as long as they fit.
+
+    Args:
+        items: things and their sizes in bytes.
+        budget: bytes that a list may take; a single thing may take more.
+
+    Yields:
+        Lists of things.
+
+    Example:
+        >>> list(bundles([("a", 2), ("b", 2), ("c", 3)], 4))
+        [['a', 'b'], ['c']]
+    """
+    bundle, total = [], 0.0
+    for item, more in items:
+        if bundle and total + more > budget:
+            yield bundle
+            bundle, total = [], 0.0
+        bundle.append(item)
+        total += more
+    if bundle:
+        yield bundle
