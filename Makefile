@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH  := .venv-bench
 CELL_TIMEOUT := 120
 
 # Output on stderr fails the book, and progress bars are written there.
@@ -10,7 +11,7 @@ export TQDM_DISABLE := 1
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test lint format clean
+.PHONY: help book serve test bench lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +31,10 @@ test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
 
+bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
+	$(BENCH)/bin/python -m benchmarks.run
+	$(BENCH)/bin/python -m benchmarks.report
+
 lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +47,7 @@ format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/nbstripout chapters/*.ipynb
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -51,4 +56,10 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "gradconf needs Python 3.11 or newer: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[book,test,lint]"
+	@touch $@
+
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt -e .
+	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
 	@touch $@

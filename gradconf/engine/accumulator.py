@@ -61,7 +61,13 @@ class Accumulator:
         """Return the sums, symmetric, float64, shape `(N, N)`."""
         for key in list(self.waiting):
             self._flush(key)
-        return {key: total.triu() + total.triu(1).T for key, total in self.sums.items()}
+        for total in self.sums.values():
+            step = panel(self.n)
+            for k in range(0, self.n, step):
+                total[k + step :, k : k + step] = total[k : k + step, k + step :].T
+                block = total[k : k + step, k : k + step]
+                block.copy_(block.triu() + block.triu(1).T)
+        return self.sums
 
     def _flush(self, key: str) -> None:
         waiting = self.waiting.pop(key)

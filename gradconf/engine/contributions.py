@@ -161,13 +161,20 @@ class Outer(Contribution):
         """Into how many pieces the parameter can be cut: groups, or outputs where there is one group."""
         return self.d.shape[1] if self.d.shape[1] > 1 else self.d.shape[2]
 
-    def rows(self, low: int, high: int) -> Tensor:
-        """Return gradients of pieces low to high, a view of shape `(N, groups, C, K)` in the memory order of its mT."""
+    def rows(self, low: int, high: int, *, memory: Tensor | None = None) -> Tensor:
+        """Return gradients of pieces low to high, a view of shape `(N, groups, C, K)` in the memory order of its mT.
+
+        Args:
+            low: first piece.
+            high: after the last piece.
+            memory: to write them into, one-dimensional.
+        """
         grouped = self.d.shape[1] > 1
         a, d = (self.a[:, low:high], self.d[:, low:high]) if grouped else (self.a, self.d[:, :, low:high])
         d = scaled(d, self.exponent)
         n, groups, outer, positions = d.shape
-        out = d.new_empty(n, groups, self.inner, outer)
+        numbers = n * groups * self.inner * outer
+        out = (d.new_empty(numbers) if memory is None else memory[:numbers]).view(n, groups, self.inner, outer)
         step = self._samples_at_once()
         for k in range(0, n, step):
             unfolded = a[k : k + step].reshape(-1, self.inner, positions)
@@ -204,17 +211,20 @@ class Outer(Contribution):
         return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
 
 
-def summed(uses: list[Contribution], low: int, high: int) -> tuple[Tensor, Tensor]:
+def summed(uses: list[Contribution], low: int, high: int, *, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Add the gradients of some pieces of a parameter over its uses.
 
     Args:
         uses: contributions of one parameter.
         low: first piece.
         high: after the last piece.
+        memory: to write large gradients into, one-dimensional; else it is allocated.
 
     Returns:
         Gradients of shape `(N, high - low, ...)`, to be multiplied by 2^exponent, and exponents of shape `(N,)`.
     """
+    if len(uses) == 1 and isinstance(uses[0], Outer):
+        return uses[0].rows(low, high, memory=memory), uses[0].exponent
     if len(uses) == 1:
         return uses[0].rows(low, high), uses[0].exponent
     exponent = torch.stack([use.exponent for use in uses]).amax(0)

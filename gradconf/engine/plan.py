@@ -14,7 +14,7 @@ from torch import Tensor
 from gradconf.engine.contributions import Contribution, Outer, Rows, summed
 from gradconf.engine.rules import RULES
 from gradconf.engine.tape import Tape, Use
-from gradconf.isolation import constant_parameters, steady_losses, untouched
+from gradconf.isolation import constant_parameters, full_precision, steady_losses, untouched
 from gradconf.problems import Problem
 from gradconf.samples import select
 
@@ -109,9 +109,10 @@ def make_plan(problem: Problem) -> Plan:
         ValueError: if the model changes its parameters, draws random numbers, or its losses are unusable.
     """
     last, middle = problem.samples - 1, problem.samples // 2
-    with constant_parameters(problem.model), untouched(problem.model):
-        losses = {row: steady_losses(problem, slice(row, row + 1)) for row in (0, last, middle)}
-        found = torch.autograd.grad(losses[middle].sum(), tuple(problem.params.values()), allow_unused=True)
+    with constant_parameters(problem.model), full_precision(problem.device):
+        losses = {row: steady_losses(problem, slice(row, row + 1)) for row in (last, middle)}
+        one = torch.ones_like(losses[middle])
+        found = torch.autograd.grad(losses[middle], tuple(problem.params.values()), one, allow_unused=True)
     alone = dict(zip(problem.params, found, strict=True))
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
     plan = Plan(paths, {row: loss.item() for row, loss in losses.items()}, middle)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from gradconf.engine.accumulator import Accumulator
+from gradconf.engine.accumulator import NARROW, Accumulator
 from gradconf.engine.contributions import Contribution, Outer, exponents, flat, scaled, summed
 from gradconf.engine.plan import (
     CONTRACT,
@@ -83,6 +83,7 @@ class _Pass:
         waiting: contributions of parameters of which not all uses have come by in this block.
         done: parameters of which all have.
         held: what the pieces need of the blocks so far, of shape `(N, ...)`.
+        memory: where gradients are formed.
     """
 
     problem: Problem
@@ -93,6 +94,7 @@ class _Pass:
     waiting: dict[str, list[Contribution]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     held: dict[Piece, list[Tensor]] = field(default_factory=dict)
+    memory: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def run(self, step: int) -> None:
         """Run so many samples at a time forward and backward."""
@@ -139,12 +141,23 @@ class _Pass:
                 a = outer.a.reshape(*outer.d.shape[:2], outer.inner, -1)
                 tensors = [a, outer.d, outer.a_exponent, outer.d_exponent]
             else:
-                formed, exponent = summed(uses, *piece[1:])
+                formed, exponent = summed(uses, *piece[1:], memory=self._memory(piece))
                 tensors = [flat(formed), exponent]
             if rows.stop - rows.start == self.problem.samples:
                 self._add(piece, tensors)
             else:
                 self._hold(piece, tensors, rows)
+
+    def _memory(self, piece: Piece) -> Tensor | None:
+        """Return memory for what a piece takes, again the same, as the system is slow to hand out and take back."""
+        path = self.plan.paths[piece[0]]
+        columns = path.numbers // path.pieces * (piece[2] - piece[1])
+        if columns < NARROW:  # those wait for others, and must not be written over
+            return None
+        numbers = self.problem.samples * columns
+        if len(self.memory) < numbers:
+            self.memory = torch.empty(numbers, dtype=self.problem.dtype, device=self.problem.device)
+        return self.memory
 
     def _hold(self, piece: Piece, tensors: list[Tensor], rows: slice) -> None:
         if piece not in self.held:

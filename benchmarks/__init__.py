@@ -1,0 +1,1 @@
+"""Ways to compute the Gram matrix of per-sample gradients, timed side by side."""
