@@ -142,6 +142,10 @@ class Outer(Contribution):
         """Take inputs and output gradients of the shapes above, `values` being what `a` is a view of."""
         return cls(a, d, exponents(a if values is None else values), exponents(d))
 
+    def dense(self, numbers: int) -> bool:
+        """Tell whether gradients are plain sums of outer products with so many numbers, with nothing to unfold."""
+        return self.a.dim() == 4 and self.d.shape[1] == 1 and self.a.shape[2] * self.d.shape[2] == numbers
+
     def with_bias(self) -> "Outer":
         """Return the contribution of weights and bias together, to be contracted."""
         return replace(self, a_exponent=self.a_exponent.clamp(min=1), bias=True)

@@ -6,12 +6,13 @@ that nobody saw, a rule that does not fit, or samples that are not where the rul
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import Contribution, Outer, Rows, summed
+from gradconf.engine.contributions import Contribution, Outer, Rows
 from gradconf.engine.rules import RULES
 from gradconf.engine.tape import Tape, Use
 from gradconf.isolation import constant_parameters, full_precision, steady_losses, untouched
@@ -194,7 +195,7 @@ def _probe(plan: Plan, probe: Problem, alone: dict[str, Tensor | None], samples:
     doubtful = not same(losses[0].item(), plan.losses[plan.sample], losses.dtype)
     for name, path in plan.paths.items():
         uses, taken = ([item[k] for item in found[name]] for k in (0, 1))
-        plan.squared += _decide(path, uses, taken, alone[name], tape.others.get(name))
+        plan.squared += _decide(path, uses, taken, alone[name], tape.others.get(name), alone.values())
         doubtful |= path.reason == OTHER_GRADIENT
         if path.fast:
             _choose(path, taken, samples)
@@ -230,7 +231,12 @@ def _measured(problem: Problem) -> tuple[Tape, Tensor, int]:
 
 @torch.no_grad()
 def _decide(
-    path: Path, uses: list[Use], taken: list[Contribution | None], gradient: Tensor | None, other: str | None
+    path: Path,
+    uses: list[Use],
+    taken: list[Contribution | None],
+    gradient: Tensor | None,
+    other: str | None,
+    whole: Iterable[Tensor | None],
 ) -> float:
     """Compare what rules give for the first sample with its gradient, and return that gradient's squared norm."""
     path.uses, path.function = len(uses), getattr(uses[0].function, "__name__", "") if uses else other or ""
@@ -243,7 +249,9 @@ def _decide(
     elif uses:
         gradient = torch.zeros(path.numbers, device=taken[0].exponent.device) if gradient is None else gradient
         error, norm = _difference([contribution.sample(0) for contribution in taken], gradient)
-        if error > (1e-2 if gradient.dtype == torch.float32 else 1e-7) * norm:
+        near, nothing = (1e-2, 1e-6) if gradient.dtype == torch.float32 else (1e-7, 1e-13)
+        # rounding may be all there is of a gradient, such as that of a bias that a softmax does not feel
+        if error > near * norm and error > nothing * math.hypot(*(g.norm().item() for g in whole if g is not None)):
             path.fall_back(OTHER_GRADIENT)
         elif norm == 0 and any(use.shape[0] != len(taken[0].exponent) for use in uses):
             path.fall_back("the gradient of the sample to check it on is zero")
@@ -254,13 +262,20 @@ def _decide(
 
 
 def _difference(taken: list[Contribution], gradient: Tensor) -> tuple[float, float]:
-    """Return the norm of the difference between what contributions give and a gradient, and of the former."""
-    formed, exponent = summed(taken, 0, taken[0].pieces)
-    if formed.numel() != gradient.numel():
-        return math.inf, 0.0
-    power, norm = exponent.item(), formed.norm().item()
-    error = formed.reshape(gradient.shape).sub_(gradient, alpha=math.ldexp(1.0, -power)).norm().item()
-    return math.ldexp(error, power), math.ldexp(norm, power)
+    """Return the norms of the difference between a gradient and what contributions give, and of the gradient."""
+    power = max(int(contribution.exponent) for contribution in taken)
+    rest = (gradient * math.ldexp(1.0, -power)).contiguous()
+    norm = math.ldexp(rest.norm().item(), power)
+    for contribution in taken:
+        if isinstance(contribution, Outer) and contribution.dense(rest.numel()):  # as below, without forming
+            a, d = contribution.a[0, 0], contribution.d[0, 0] * math.ldexp(1.0, -power)
+            rest.view(len(d), len(a)).addmm_(d, a.T, alpha=-1)
+            continue
+        formed = contribution.rows(0, contribution.pieces)
+        if formed.numel() != rest.numel():
+            return math.inf, norm
+        rest.sub_(formed.reshape(rest.shape), alpha=math.ldexp(1.0, int(contribution.exponent) - power))
+    return math.ldexp(rest.norm().item(), power), norm
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:
