@@ -9,7 +9,7 @@ from test_grams import assert_same
 from torch import nn
 from zoo import ZOO, parameter, squares
 
-from gradconf import cosine, gram, reference
+from gradconf import cosine, gram, grams, reference
 from gradconf.isolation import full_precision
 from gradconf.models import cnn, mlp
 
@@ -131,3 +131,10 @@ def test_precision_switches_come_back(name, value):
 
 def test_squares_is_one_loss_a_sample():
     assert squares(torch.zeros(2, 3), torch.ones(2)).tolist() == [3, 3]
+
+
+def test_more_samples_than_a_matrix_can_hold_are_refused(monkeypatch):
+    monkeypatch.setattr(grams, "free", lambda device: 1000)
+    made = case(nn.Linear(4, 3), 4, n=8)
+    with pytest.raises(MemoryError, match=r"8 x 8 numbers take 1\.5 KiB.*measure fewer samples.*upper bound"):
+        quietly(gram, made)

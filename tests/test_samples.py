@@ -3,7 +3,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from gradconf.samples import call, count, map_tensors, select
+from gradconf.samples import call, count, join, map_tensors, select
 
 Named = namedtuple("Named", ["a", "b"])
 X = torch.arange(6.0).reshape(3, 2)
@@ -32,3 +32,15 @@ def test_select_takes_the_same_rows_of_every_tensor(rows):
     assert torch.equal(selected["a"], X[1:])
     assert torch.equal(selected["b"], X[1:, 0])
     assert count(selected, X[1:]) == 2
+
+
+def test_join_puts_sets_behind_each_other():
+    joined = join({"a": X, "b": X[:, 0]}, {"b": 2 * X[:1, 0], "a": 2 * X[:1]})
+    assert torch.equal(joined["a"], torch.cat([X, 2 * X[:1]]))
+    assert torch.equal(joined["b"], torch.cat([X[:, 0], 2 * X[:1, 0]]))
+
+
+@pytest.mark.parametrize("second", [(X, X[:, 0]), (X,), X, {"a": X, "b": X}, (X, X, X)], ids=range(5))
+def test_join_refuses_what_does_not_fit(second):
+    with pytest.raises(ValueError, match="the same structure, shapes and device"):
+        join((X, X), second)
