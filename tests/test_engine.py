@@ -1,4 +1,6 @@
+import gc
 import warnings
+import weakref
 
 import hypothesis.strategies as st
 import pytest
@@ -159,3 +161,22 @@ def test_a_rule_of_ones_own():
     finally:
         del rules.RULES[my_scale]
     assert_same(quietly(gram, made), expected)
+
+
+@pytest.mark.parametrize("memory", [None, 2**14])
+@pytest.mark.parametrize("name", ["conv2d_groups", "attention", "lstm", "embedding_of_positions"])
+def test_nothing_is_left_behind(name, memory):
+    made, alive = ZOO[name](), []
+
+    def loss_fn(outputs, targets):
+        alive.append(weakref.ref(outputs))
+        return made.loss_fn(outputs, targets)
+
+    gc.disable()  # so that only what nobody refers to goes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            gram(made.model, loss_fn, made.inputs, made.targets, max_memory=memory)
+        assert not [reference for reference in alive if reference() is not None]
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ is the call and, during the backward pass, its output's gradient, from which a r
 Keyed by function, not by module, so that tied weights and functional calls are seen too.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,8 +101,13 @@ class Tape(TorchFunctionMode):
             self.leaves.append(leaf)
             output = leaf.clone()  # an in-place activation may follow
         use.edge = torch.autograd.graph.get_gradient_edge(output)
-        output.register_hook(lambda d: self.seen(use, d) if self.seen else None)
+        tape, position = weakref.ref(self), use.position  # held here, the graph would keep itself alive
+        output.register_hook(lambda d: tape()._reached(position, d))
         return output
+
+    def _reached(self, position: int, d: Tensor) -> None:
+        if self.seen is not None:
+            self.seen(self.uses[position], d)
 
     def _detached(self, values: Any) -> Any:
         if isinstance(values, dict):
