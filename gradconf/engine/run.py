@@ -33,6 +33,7 @@ Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
 
 # Shares of max_memory: activations if all samples run at once, and otherwise those of a block, and a group's gradients.
 AT_ONCE, BLOCK, GROUP = 1 / 2, 1 / 4, 5 / 8
+PIECE = 2**25  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
 
 
 def grams(problem: Problem, plan: Plan, key: Key, *, max_memory: int) -> dict[str, Tensor]:
@@ -56,9 +57,8 @@ def grams(problem: Problem, plan: Plan, key: Key, *, max_memory: int) -> dict[st
     _refuse_too_little(problem, plan, max_memory)
     with untouched(problem.model):
         if plan.activations * problem.samples <= AT_ONCE * max_memory:
-            groups = (
-                [[piece for path in fast for piece in _pieces(path, problem, AT_ONCE * max_memory)]] if fast else []
-            )
+            budget = min(AT_ONCE * max_memory, PIECE)
+            groups = [[piece for path in fast for piece in _pieces(path, problem, budget)]]
             step = problem.samples
         else:
             groups, step = _groups(problem, fast, GROUP * max_memory), int(BLOCK * max_memory / plan.activations)
