@@ -86,7 +86,7 @@ def _vectorised(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # torch's note to itself
         gradients, losses = each(chosen, *problem.take(rows))
-    return torch.cat([g.to(problem.dtype).flatten(1) for g in gradients.values()], dim=1), losses
+    return torch.cat([g.to(problem.dtype).reshape(len(g), -1) for g in gradients.values()], dim=1), losses
 
 
 def _uses_hidden(problem: Problem, rows: slice) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.engine.plan import OtherWay, make_plan
-from gradconf.engine.run import Key, grams
+from gradconf.engine.passes import Key
+from gradconf.engine.run import grams
 from gradconf.memory import free, size
 from gradconf.problems import LossFunction, Problem, pose_alone
 from gradconf.refusals import refuse_infinite
@@ -133,15 +133,10 @@ def cross_gram(
 
 
 def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tensor]:
-    """Return one matrix a key, all by whole gradients where the model does not keep to the engine's plan."""
+    """Return one matrix a key."""
     _refuse_too_many(problem, len({key(name) for name in problem.params}))
     memory = free(problem.device) // 2 if max_memory is None else max_memory
-    plan = make_plan(problem)
-    try:
-        found = grams(problem, plan, key, max_memory=memory)
-    except OtherWay as reason:
-        plan.fall_back(str(reason))
-        found = grams(problem, plan, key, max_memory=memory)
+    found = grams(problem, key, max_memory=memory)
     nothing = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
     every = {key(name): nothing for name in problem.params} | found
     return {name: refuse_infinite(products, "sample") for name, products in every.items()}

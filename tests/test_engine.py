@@ -14,7 +14,7 @@ from zoo import ZOO, apply, layer, parameter, tokens
 from gradconf import cross_gram, explain, gram, layer_grams, measure, reference
 from gradconf.engine import rules
 from gradconf.engine.contributions import Rows
-from gradconf.engine.plan import make_plan
+from gradconf.engine.run import make_plan
 from gradconf.models import cnn, mlp
 from gradconf.problems import pose_alone
 from gradconf.statistics import confusion
@@ -153,7 +153,7 @@ def test_a_rule_of_ones_own():
 
     @rules.rule(my_scale, "input scale")
     def _rule(call, d, n):
-        return {"scale": Rows.of((call["input"] * d * call["scale"].exp()).reshape(n, -1, d.shape[-1]).sum(1))}
+        return {"scale": Rows((call["input"] * d * call["scale"].exp()).reshape(n, -1, d.shape[-1]).sum(1))}
 
     try:
         assert quietly(explain, made).path["s"] == "form"

@@ -12,7 +12,7 @@ underflow nor overflow.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,14 +25,14 @@ LOWEST = -126  # exponent of float32's smallest normal number, and of zero
 
 def panel(n: int) -> int:
     """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
-    return n if n <= 128 else 64 if n < 1024 else 128
+    return 32 if n < 256 else 64 if n < 1024 else 128
 
 
 def exponents(values: Tensor) -> Tensor:
     """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`."""
     flat = values.reshape(len(values), -1)
     largest = torch.maximum(flat.amax(1), -flat.amin(1))  # several times faster than a norm
-    return torch.where(largest > 0, torch.frexp(largest).exponent, LOWEST).clamp(LOWEST, -LOWEST)
+    return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
 
 
 def factors(exponent: Tensor, values: Tensor) -> Tensor:
@@ -48,10 +48,11 @@ def scaled(values: Tensor, exponent: Tensor) -> Tensor:
 class Contribution:
     """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
 
-    def sample(self, i: int) -> Self:
-        """Return the contribution of one sample."""
+    def sample(self, i: int) -> Tensor:
+        """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: v[i : i + 1] for name, v in values.items() if isinstance(v, Tensor)})
+        alone = replace(self, **{name: v[i : i + 1] for name, v in values.items() if isinstance(v, Tensor)})
+        return alone.rows(0, self.pieces)
 
 
 @dataclass
@@ -59,30 +60,31 @@ class Rows(Contribution):
     """Gradients that are small enough to be held: of biases and affine norms.
 
     Attributes:
-        values: shape `(N, pieces, rest)`, pieces along the parameter's first dimension.
-        exponent: shape `(N,)`.
+        gradients: shape `(N, *parameter)`.
         joins: the weights' contribution, for a bias that is the weight of one more input, which is always 1.
     """
 
-    values: Tensor
-    exponent: Tensor
+    gradients: Tensor
     joins: "Outer | None" = None
 
-    @classmethod
-    def of(cls, gradients: Tensor, *, joins: "Outer | None" = None) -> "Rows":
-        """Take gradients of shape `(N, *parameter)`."""
-        exponent = exponents(gradients)
-        pieces = gradients.shape[1] if gradients.dim() > 1 else 1
-        return cls(scaled(gradients, exponent).reshape(len(gradients), pieces, -1), exponent, joins)
+    @cached_property
+    def exponent(self) -> Tensor:
+        """Exponent of the gradients, shape `(N,)`."""
+        return exponents(self.gradients)
 
     @property
     def pieces(self) -> int:
-        """Into how many pieces the parameter can be cut."""
-        return self.values.shape[1]
+        """Into how many pieces the parameter can be cut, along its first dimension."""
+        return self.gradients.shape[1] if self.gradients.dim() > 1 else 1
+
+    def sample(self, i: int) -> Tensor:
+        """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
+        return torch.ldexp(self.gradients[i], -self.exponent[i])
 
     def rows(self, low: int, high: int) -> Tensor:
         """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""
-        return self.values[:, low:high]
+        pieces = self.gradients.reshape(len(self.gradients), self.pieces, -1)
+        return scaled(pieces[:, low:high], self.exponent)
 
 
 @dataclass
@@ -185,15 +187,19 @@ class Outer(Contribution):
             torch.bmm(unfolded, d[k : k + step].flatten(0, 1).mT, out=out[k : k + step].flatten(0, 1))
         return out.mT
 
-    def contract(self) -> Iterator[tuple[int, Tensor]]:
+    def contract(self, *, memory: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """Compute `sum_ts (d_it . d_js) (a_it . a_js)` for j >= i, in panels of rows; with a bias, `a_it . a_js + 1`.
+
+        Args:
+            memory: to write scaled values into, `numbers` of them, one-dimensional.
 
         Yields:
             First row k of a panel and its values from column k on, shape `(m, N - k)`, scaled by both exponents.
         """
         n, groups, _, positions = self.d.shape
-        a = scaled(self.a.reshape(n, groups, self.inner, positions), self.a_exponent).mT.transpose(0, 1).flatten(1, 2)
-        d = scaled(self.d, self.d_exponent).mT.transpose(0, 1).flatten(1, 2)  # (groups, N T, C)
+        memory = self.d.new_empty(self.numbers) if memory is None else memory
+        a = _laid_out(self.a.reshape(n, groups, self.inner, positions), self.a_exponent, memory)
+        d = _laid_out(self.d, self.d_exponent, memory[a.numel() :])
         ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)  # (N T,)
         step = min(panel(n), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
         for k in range(0, n, step):
@@ -208,11 +214,24 @@ class Outer(Contribution):
                 product = product.view(-1, positions, n - k, positions).sum((1, 3))
             yield k, product
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers `contract` works on: all inputs and output gradients."""
+        return self.a.numel() + self.d.numel()
+
     def _samples_at_once(self) -> int:
         if self.a.dim() == 4:  # nothing to unfold
             return len(self.a)
         each = math.prod(self.a.shape[1:]) * self.a.element_size()
         return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
+
+
+def _laid_out(values: Tensor, exponent: Tensor, memory: Tensor) -> Tensor:
+    """Write values of shape `(N, groups, features, T)`, scaled, into memory as `(groups, N T, features)`."""
+    n, groups, features, positions = values.shape
+    out = memory[: values.numel()].view(groups, n, positions, features)
+    torch.mul(values, factors(exponent, values), out=out.permute(1, 0, 3, 2))
+    return out.flatten(1, 2)
 
 
 def summed(uses: list[Contribution], low: int, high: int, *, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def rule(function: Callable, names: str) -> Callable[[Rule], Rule]:
         ...     return x * scale.exp()
         >>> @rule(amplify, "x scale")
         ... def _amplify(call, d, n):
-        ...     return {"scale": Rows.of(d * call["x"] * call["scale"].exp())}
+        ...     return {"scale": Rows(d * call["x"] * call["scale"].exp())}
     """
 
     def register(it: Rule) -> Rule:
@@ -67,14 +67,14 @@ def _positions(values: Tensor, n: int) -> Tensor:
 def _linear(call: Call, d: Tensor, n: int) -> Contributions:
     """`y_t = W a_t + b`: `dW = sum_t d_t a_t^T`, `db = sum_t d_t`."""
     outer = Outer.of(_positions(call["input"], n), _positions(d, n))
-    return {"weight": outer, "bias": Rows.of(outer.d.sum(-1).flatten(1), joins=outer)}
+    return {"weight": outer, "bias": Rows(outer.d.sum(-1).flatten(1), joins=outer)}
 
 
 @rule(torch.addmm, "bias input weight")
 def _addmm(call: Call, d: Tensor, n: int) -> Contributions:
     """`y_t = a_t W + b`: `dW = sum_t a_t d_t^T`, `db = sum_t d_t`."""
     d = _positions(d, n)
-    return {"weight": Outer.of(d, _positions(call["input"], n)), "bias": Rows.of(d.sum(-1).flatten(1))}
+    return {"weight": Outer.of(d, _positions(call["input"], n)), "bias": Rows(d.sum(-1).flatten(1))}
 
 
 @rule(torch.matmul, "input weight")
@@ -96,7 +96,7 @@ def _convolution(call: Call, d: Tensor, n: int) -> Contributions:
         sides = [(p, p) for p in padding]
     a = _windows(_pad(x, sides), kernel, d.shape[2:], stride, dilation, groups)
     outer = Outer.of(a, d.reshape(n, groups, -1, d[0, 0].numel()), values=x)
-    return {"weight": outer, "bias": Rows.of(d.flatten(2).sum(-1), joins=outer if groups == 1 else None)}
+    return {"weight": outer, "bias": Rows(d.flatten(2).sum(-1), joins=outer if groups == 1 else None)}
 
 
 def _transposed_convolution(call: Call, d: Tensor, n: int) -> Contributions:
@@ -105,7 +105,7 @@ def _transposed_convolution(call: Call, d: Tensor, n: int) -> Contributions:
     stride, padding, dilation = _geometry(call, len(kernel))
     windows = _windows(_pad(d, [(p, p) for p in padding]), kernel, x.shape[2:], stride, dilation, groups)
     inputs = x.reshape(n, groups, -1, x[0, 0].numel())
-    return {"weight": Outer.of(windows, inputs, values=d), "bias": Rows.of(d.flatten(2).sum(-1))}
+    return {"weight": Outer.of(windows, inputs, values=d), "bias": Rows(d.flatten(2).sum(-1))}
 
 
 for _function in (torch.conv1d, torch.conv2d, torch.conv3d):
@@ -130,14 +130,14 @@ def _batch_norm(call: Call, d: Tensor, n: int) -> Contributions:
     d = d.reshape(n, d.shape[1], -1)  # (N, C, T)
     centred = call["input"].reshape(d.shape) - call["running_mean"][:, None]
     dw = centred.mul_(d).sum(-1) / (call["running_var"] + call.get("eps", 1e-5)).sqrt()
-    return {"weight": Rows.of(dw), "bias": Rows.of(d.sum(-1))}
+    return {"weight": Rows(dw), "bias": Rows(d.sum(-1))}
 
 
 def _affine(d: Tensor, n: int, z: Tensor, axes: int) -> Contributions:
     """`y = w z + b`, w over the last `axes` dimensions: `dw = sum_t d_t z_t`, `db = sum_t d_t`."""
     shape = (n, -1, *d.shape[d.dim() - axes :])
     d = d.reshape(shape)
-    return {"weight": Rows.of((z.reshape(shape) * d).sum(1)), "bias": Rows.of(d.sum(1))}
+    return {"weight": Rows((z.reshape(shape) * d).sum(1)), "bias": Rows(d.sum(1))}
 
 
 @rule(F.layer_norm, "input normalized_shape weight bias eps")
@@ -175,7 +175,7 @@ def _spread(call: Call, d: Tensor, n: int) -> Contributions:
     padded = (1,) * (d.dim() - len(shape)) + shape
     axes = [k + 1 for k in range(1, d.dim()) if padded[k] == 1 and d.shape[k] != 1]
     summed = d.reshape(n, -1, *d.shape[1:]).sum([1, *axes])
-    return {role: Rows.of(summed.reshape(n, *shape))}
+    return {role: Rows(summed.reshape(n, *shape))}
 
 
 def _multiply(call: Call, d: Tensor, n: int) -> Contributions:
