@@ -4,7 +4,7 @@ import sys
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradconf import reference
@@ -103,9 +103,22 @@ def _stand_ins(problem: Problem) -> dict[str, Tensor]:
 
 
 def _functional_losses(problem: Problem, parameters: dict[str, Tensor], inputs: Samples, targets: Samples) -> Tensor:
-    buffers = {name: buffer.clone() for name, buffer in problem.model.named_buffers()}
-    outputs = call(lambda *a, **k: functional_call(problem.model, (parameters, buffers), a, k), inputs)
+    every = _everywhere(problem.model, parameters)
+    # torch's own tie_weights=True would put the stand-ins into a module of two names for good
+    outputs = call(lambda *a, **k: functional_call(problem.model, every, a, k, tie_weights=False), inputs)
     return problem.loss_fn(outputs, targets)
+
+
+def _everywhere(model: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what stands in for parameters and, copied, for buffers, naming each place that holds one once."""
+    first = {id(p): parameters[name] for name, p in model.named_parameters()}
+    first |= {id(buffer): buffer.clone() for buffer in model.buffers()}
+    return {
+        f"{prefix}.{name}".lstrip("."): first[id(value)]
+        for prefix, module in model.named_modules()
+        for name, value in [*module._parameters.items(), *module._buffers.items()]
+        if value is not None
+    }
 
 
 def _looped(problem: Problem, rows: slice) -> tuple[Tensor, Tensor]:

@@ -150,3 +150,14 @@ def test_inputs_that_a_model_overwrites_are_left_as_they_were(measure):
     overwriting = MEASURES[measure](Apply(lambda m, x: m.f(x.add_(1)), f=layer), cross_entropy, inputs, Y)
     assert torch.equal(inputs, X)
     assert torch.allclose(overwriting, MEASURES[measure](Apply(lambda m, x: m.f(x + 1), f=layer), cross_entropy, X, Y))
+
+
+def test_a_module_of_two_names_keeps_its_parameters():
+    model = Apply(lambda m, x: m.last(m.norm(m.same(x)) * m.scale.clamp(min=0.1)), first=nn.Linear(4, 5))
+    model.same, model.norm, model.last = model.first, nn.BatchNorm1d(5).eval(), nn.Linear(5, 3)
+    model.again, model.scale = model.norm, nn.Parameter(torch.full((5,), 0.3))
+    before = [(name, id(p)) for name, p in model.named_parameters(remove_duplicate=False)]
+    with no_trace(model):
+        K = gram(model, cross_entropy, X, Y)
+    assert [(name, id(p)) for name, p in model.named_parameters(remove_duplicate=False)] == before
+    assert torch.allclose(K, reference.gram(model, cross_entropy, X, Y), rtol=1e-4)

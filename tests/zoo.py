@@ -99,6 +99,9 @@ NORMS = {
     "layer_norm": lambda: affine(nn.LayerNorm(4), 3, 4),
     "layer_norm_2d_no_bias": lambda: affine(nn.LayerNorm((3, 4), bias=False), 2, 3, 4),
     "group_norm": lambda: affine(nn.GroupNorm(2, 4), 4, 3, 3),
+    "instance_norm_overwritten": lambda: affine(
+        nn.Sequential(nn.InstanceNorm2d(3, affine=True), nn.LeakyReLU(inplace=True)), 3, 3, 3
+    ),
     "instance_norm": lambda: affine(nn.InstanceNorm2d(3, affine=True), 3, 3, 3),
     "rms_norm": lambda: affine(nn.RMSNorm(4), 3, 4),
     "batch_norm_1d": lambda: statistics(nn.BatchNorm1d(3), 3),
@@ -171,6 +174,8 @@ RAW = {
         lambda m, x: torch.cat([m.p.expand(len(x), 1, 3), x], 1).sin().mean(1), 4, 3, p=parameter(1, 1, 3)
     ),
     "list": lambda: apply(lambda m, x: x * m.ps[0] + m.ps[1], 3, ps=nn.ParameterList([parameter(3), parameter(3)])),
+    "prelu_of_channels": lambda: layer(nn.PReLU(3), 3, 2, 2),
+    "prelu_of_all": lambda: layer(nn.PReLU(), 3, 2, 2),
     "prelu": lambda: layer(Apply(lambda m, x: m.g(m.f(x)), f=nn.Linear(4, 3), g=nn.PReLU(3)), 4),
     "in_place_relu": lambda: layer(nn.Sequential(C2(2, 3, 3), nn.ReLU(inplace=True), C2(3, 3, 3)), 2, 6, 6),
     "changed_after_use": lambda: apply(changed, 3, p=parameter(3)),
@@ -204,6 +209,20 @@ SEQUENCES = {
         e=nn.Embedding(7, 3),
         p=nn.Embedding(6, 3),
         f=nn.Linear(3, 3),
+    ),
+    "embedding_of_positions_in_one_row": lambda: apply(
+        lambda m, x: m.f(m.e(x) + m.p(torch.arange(6)[None])).tanh().mean(1),
+        inputs=tokens(5, 6),
+        e=nn.Embedding(7, 3),
+        p=nn.Embedding(9, 3),
+        f=nn.Linear(3, 3),
+    ),
+    "class_token": lambda: apply(
+        lambda m, x: m.f(torch.cat([m.token.expand(len(x), -1, -1), x], 1)).tanh().mean(1),
+        3,
+        4,
+        token=parameter(1, 1, 4),
+        f=nn.Linear(4, 3),
     ),
     "embedding_bag": lambda: apply(
         lambda m, x: m.f(m.e(x)), inputs=tokens(5, 4), e=nn.EmbeddingBag(7, 3), f=nn.Linear(3, 3)

@@ -200,7 +200,8 @@ def record(problem: Problem, rows: slice) -> tuple[Tape, Tensor]:
     Returns:
         The tape, and the losses of shape `(n,)`.
     """
-    tape = Tape({id(p): name for name, p in problem.model.named_parameters() if p.requires_grad})
+    names = {id(p): name for name, p in problem.model.named_parameters() if p.requires_grad}
+    tape = Tape(names, len(range(problem.samples)[rows]))
     with tape:
         return tape, problem.losses(rows)
 

@@ -168,6 +168,13 @@ def _instance_norm(call: Call, d: Tensor, n: int) -> Contributions:
     return _affine(d.movedim(1, -1), n, z.movedim(1, -1), 1)
 
 
+@rule(torch.prelu, "input weight")
+def _prelu(call: Call, d: Tensor, n: int) -> Contributions:
+    """`y = max(x, 0) + w min(x, 0)`, w of each channel or of all: `dw = sum_t d_t min(x_t, 0)`."""
+    channels = call["weight"].numel()
+    return {"weight": Rows((d * call["input"].clamp(max=0)).reshape(n, channels, -1).sum(-1))}
+
+
 def _spread(call: Call, d: Tensor, n: int) -> Contributions:
     """`y = x + p` with p broadcast: `dp` is the sum of d over what p was spread over."""
     (role,) = call["parameters"]
@@ -176,6 +183,9 @@ def _spread(call: Call, d: Tensor, n: int) -> Contributions:
     axes = [k + 1 for k in range(1, d.dim()) if padded[k] == 1 and d.shape[k] != 1]
     summed = d.reshape(n, -1, *d.shape[1:]).sum([1, *axes])
     return {role: Rows(summed.reshape(n, *shape))}
+
+
+rule(torch.Tensor.expand, "input")(_spread)  # of a class token, say
 
 
 def _multiply(call: Call, d: Tensor, n: int) -> Contributions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -53,6 +54,7 @@ class Tape(TorchFunctionMode):
 
     Attributes:
         names: parameter names by `id`.
+        samples: how many run together.
         seen: called in the backward pass with each use and the gradient of its output.
         uses: all uses with a rule that a gradient can reach, in order.
         others: names of parameters that reached a function without a rule, and that function's name.
@@ -60,6 +62,7 @@ class Tape(TorchFunctionMode):
     """
 
     names: dict[int, str]
+    samples: int
     seen: Callable[[Use, Tensor], None] | None = None
     uses: list[Use] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
@@ -93,6 +96,9 @@ class Tape(TorchFunctionMode):
         return output
 
     def _record(self, func: Callable, call: dict[str, Any], roles: dict[str, str], output: Tensor) -> Tensor:
+        if func is F.embedding and self._is_shared(call["input"]):
+            axis = call["input"].dim() - 1
+            call["input"], output = (t.expand(self.samples, *t.shape[axis:]) for t in (call["input"], output))
         use = Use(len(self.uses), func, call, roles, 0, output.shape)
         use.version = sum(v._version for v in use.inputs)
         self.uses.append(use)
@@ -100,10 +106,18 @@ class Tape(TorchFunctionMode):
             leaf = output.detach().requires_grad_()
             self.leaves.append(leaf)
             output = leaf.clone()  # an in-place activation may follow
+        elif output._is_view():
+            output = output.clone()  # for the same reason
         use.edge = torch.autograd.graph.get_gradient_edge(output)
         tape, position = weakref.ref(self), use.position  # held here, the graph would keep itself alive
         output.register_hook(lambda d: tape()._reached(position, d))
         return output
+
+    def _is_shared(self, indices: Tensor) -> bool:
+        """Tell whether these are positions that all samples share, of shape `(1, T)` or `(T,)`."""
+        if indices.dim() == 1 and len(indices) != self.samples:
+            return torch.equal(indices, torch.arange(len(indices), device=indices.device))
+        return indices.dim() == 2 and len(indices) == 1 < self.samples
 
     def _reached(self, position: int, d: Tensor) -> None:
         if self.seen is not None:
