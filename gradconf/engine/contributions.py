@@ -144,6 +144,11 @@ class Outer(Contribution):
         """Take inputs and output gradients of the shapes above, `values` being what `a` is a view of."""
         return cls(a, d, exponents(a if values is None else values), exponents(d))
 
+    def packed(self) -> Tensor:
+        """Return the inputs with each number once, shape `(N, numbers)`: what windows are views of."""
+        a, n = self.a, len(self.a)
+        return a.reshape(n, -1) if a.dim() == 4 else a.as_strided((n, a.stride(0)), (a.stride(0), 1))
+
     def dense(self, numbers: int) -> bool:
         """Tell whether gradients are plain sums of outer products with so many numbers, with nothing to unfold."""
         return self.a.dim() == 4 and self.d.shape[1] == 1 and self.a.shape[2] * self.d.shape[2] == numbers

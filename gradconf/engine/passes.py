@@ -137,12 +137,16 @@ class PlannedPass(Pass):
     Attributes:
         group: the pieces.
         step: samples to run together.
+        raw: parameters of which inputs and output gradients are held instead of gradients, as they are smaller.
+        windows: shape and strides of a sample of the inputs of those, by name.
         done: parameters of which all uses have come by in this block.
         held: what the pieces need of the blocks so far, of shape `(N, ...)`.
     """
 
     group: list[Piece] = field(default_factory=list)
     step: int = 1
+    raw: set[str] = field(default_factory=set)
+    windows: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     held: dict[Piece, list[Tensor]] = field(default_factory=dict)
 
@@ -180,6 +184,23 @@ class PlannedPass(Pass):
                 self._add(piece, values)
             else:
                 self._hold(piece, values, rows)
+
+    def _values(self, piece: Piece, uses: Uses) -> list[Tensor]:
+        outer = uses[0][1]
+        if piece[0] not in self.raw or not isinstance(outer, Outer):
+            return super()._values(piece, uses)
+        self.windows[piece[0]] = outer.a.shape[1:], outer.a.stride()[1:]
+        return [outer.packed(), outer.d, outer.a_exponent, outer.d_exponent]
+
+    def _add(self, piece: Piece, values: list[Tensor]) -> None:
+        if piece[0] not in self.raw:
+            super()._add(piece, values)
+            return
+        (shape, strides), inputs = self.windows[piece[0]], values[0]
+        a = inputs.as_strided((len(inputs), *shape), (inputs.stride(0), *strides))
+        uses = [(None, Outer(a, *values[1:]))]
+        for part in pieces(self.plan.paths[piece[0]], self.problem, self.budget):
+            super()._add(part, super()._values(part, uses))
 
     def _hold(self, piece: Piece, values: list[Tensor], rows: slice) -> None:
         if piece not in self.held:

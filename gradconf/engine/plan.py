@@ -39,6 +39,7 @@ class Path:
         positions: T.
         pieces: into how many pieces it can be cut.
         held: numbers a sample that its path holds.
+        raw: numbers a sample of inputs and output gradients, from which they can be formed later; 0 if they cannot.
         work: operations of its path.
         joins: for a bias that is the weight of one more input, which is always 1: the weights' name.
     """
@@ -52,6 +53,7 @@ class Path:
     positions: int = 1
     pieces: int = 1
     held: int = 0
+    raw: int = 0
     work: float = 0
     joins: str = ""
 
@@ -238,5 +240,8 @@ def _choose(path: Path, taken: list[Contribution], n: int) -> None:
     form = path.numbers * n * (n + 2 * path.positions * len(taken))
     contract = groups * (n * path.positions) ** 2 * (outer + taken[0].inner)
     path.work = form
-    if len(taken) == 1 and contract * (1.0 if path.positions == 1 else 1.5) < form:
+    if len(taken) > 1:
+        return
+    path.raw = taken[0].packed()[0].numel() + taken[0].d[0].numel()
+    if contract * (1.0 if path.positions == 1 else 1.5) < form:
         path.way, path.work, path.held = CONTRACT, contract, groups * (outer + taken[0].inner) * path.positions

@@ -218,7 +218,7 @@ def _windows(x: Tensor, kernel: Any, out: Any, stride: list[int], dilation: list
     n, channels = x.shape[:2]
     if math.prod(kernel) == 1 and x.shape[2:] == out:
         return x.reshape(n, groups, channels // groups, -1)
-    s_n, s_c, *s = x.stride()
+    s_n, (s_c, *s) = x[0].numel(), x.stride()[1:]
     view = (n, groups, channels // groups, *kernel, *out)
     taps = [step * a for step, a in zip(s, dilation, strict=True)]
     moves = [step * a for step, a in zip(s, stride, strict=True)]

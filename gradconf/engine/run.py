@@ -17,8 +17,8 @@ from gradconf.mixing import JOINT_SAMPLES
 from gradconf.problems import Problem
 from gradconf.samples import select
 
-# Shares of max_memory: activations if all samples run at once, and otherwise those of a block, and a group's gradients.
-AT_ONCE, BLOCK, GROUP = 1 / 2, 1 / 4, 5 / 8
+# Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
+AT_ONCE, BLOCK, GROUP, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
 
 
 def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Tensor]:
@@ -103,14 +103,16 @@ def _as_planned(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict
     total = Accumulator(problem.samples, problem.device)
     fast = [path for path in plan.paths.values() if path.fast and not joined(path, key)]
     _refuse_too_little(problem, plan, max_memory)
+    at_once, raw = plan.activations * problem.samples <= AT_ONCE * max_memory, set()
+    budget = min(AT_ONCE * max_memory if at_once else FORMED * max_memory, PIECE)
+    if at_once:
+        groups, step = [[piece for path in fast for piece in pieces(path, problem, budget)]], problem.samples
+    else:
+        raw = _smaller_raw(problem, fast, GROUP * max_memory)
+        groups, step = _groups(problem, fast, raw, GROUP * max_memory), int(BLOCK * max_memory / plan.activations)
     with untouched(problem.model):
-        if plan.activations * problem.samples <= AT_ONCE * max_memory:
-            budget = min(AT_ONCE * max_memory, PIECE)
-            groups, step = [[piece for path in fast for piece in pieces(path, problem, budget)]], problem.samples
-        else:
-            groups, step = _groups(problem, fast, GROUP * max_memory), int(BLOCK * max_memory / plan.activations)
         for group in filter(None, groups):
-            PlannedPass(problem, plan, {}, key, total, group=group, step=step).run()
+            PlannedPass(problem, plan, {}, key, total, budget, group=group, step=step, raw=raw).run()
         return _completed(problem, plan, key, total, max_memory)
 
 
@@ -153,8 +155,17 @@ def _refuse_too_little(problem: Problem, plan: Plan, max_memory: int) -> None:
         )
 
 
-def _groups(problem: Problem, fast: list[Path], budget: float) -> Iterator[list[Piece]]:
+def _smaller_raw(problem: Problem, fast: list[Path], budget: float) -> set[str]:
+    """Name the parameters whose inputs and output gradients take less than their gradients, and fit the budget."""
+    each = problem.samples * problem.dtype.itemsize
+    return {p.name for p in fast if p.way == FORM and 0 < p.raw < p.held and p.raw * each <= budget}
+
+
+def _groups(problem: Problem, fast: list[Path], raw: set[str], budget: float) -> Iterator[list[Piece]]:
     """Group pieces, last used first, so that what a group holds fits the budget."""
-    cut = [piece for path in reversed(fast) for piece in pieces(path, problem, budget)]
-    each = {p.name: p.held * problem.samples * problem.dtype.itemsize / p.pieces for p in fast}  # bytes
-    return bundles(((piece, each[piece[0]] * (piece[2] - piece[1])) for piece in cut), budget)
+    each = {p.name: (p.raw if p.name in raw else p.held) * problem.samples * problem.dtype.itemsize for p in fast}
+    cut = []
+    for path in reversed(fast):
+        whole = [(path.name, 0, path.pieces)]
+        cut += [(piece, path) for piece in (whole if path.name in raw else pieces(path, problem, budget))]
+    return bundles(((piece, each[path.name] * (piece[2] - piece[1]) / path.pieces) for piece, path in cut), budget)
