@@ -100,6 +100,7 @@ class Plan:
 
     def fall_back(self, reason: str) -> None:
         """Leave every parameter to `torch.func` or a loop."""
+        self.alone.clear()
         for path in self.paths.values():
             path.fall_back(reason)
 
@@ -245,3 +246,8 @@ def _choose(path: Path, taken: list[Contribution], n: int) -> None:
     path.raw = taken[0].packed()[0].numel() + taken[0].d[0].numel()
     if contract * (1.0 if path.positions == 1 else 1.5) < form:
         path.way, path.work, path.held = CONTRACT, contract, groups * (outer + taken[0].inner) * path.positions
+
+
+def sentence(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error) or type(error).__name__).splitlines()[0]

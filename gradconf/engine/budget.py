@@ -1,0 +1,82 @@
+"""How `max_memory` is shared out, and the refusal of what cannot fit."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gradconf.engine.plan import CONTRACT, FALL_BACK, FORM, Path, Plan
+from gradconf.memory import size
+from gradconf.problems import Problem
+
+Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
+
+# Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
+AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
+PIECE = 2**25  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes for one thing and another.
+
+    Attributes:
+        max_memory: for all.
+        number: of one number a sample, for all samples.
+        step: samples to run together.
+        hold: for what is held from block to block; infinite where there is one block.
+        form: for gradients to form at a time.
+    """
+
+    max_memory: int
+    number: int
+    step: int
+    hold: float
+    form: float
+
+    @classmethod
+    def of(cls, problem: Problem, plan: Plan, max_memory: int) -> "Budget":
+        """Share out memory: all samples at once if their activations take less than half of it, else in blocks."""
+        number = problem.samples * problem.dtype.itemsize
+        if plan.activations * problem.samples <= AT_ONCE * max_memory:
+            return cls(max_memory, number, problem.samples, math.inf, min(AT_ONCE * max_memory, PIECE))
+        step = max(1, int(BLOCK * max_memory / plan.activations))
+        return cls(max_memory, number, step, HOLD * max_memory, min(FORMED * max_memory, PIECE))
+
+    def raw(self, path: Path) -> bool:
+        """Tell whether to hold a parameter's inputs and output gradients, as they take less than its gradients."""
+        blocks = self.hold < math.inf
+        return blocks and path.way == FORM and 0 < path.raw < path.held and path.raw * self.number <= self.hold
+
+    def bytes(self, path: Path, piece: Piece) -> float:
+        """Return what is to be held of a piece."""
+        if self.raw(path):
+            return path.raw * self.number
+        return path.held * self.number * (piece[2] - piece[1]) / path.pieces
+
+    def pieces(self, path: Path, *, form: bool) -> Iterator[Piece]:
+        """Cut a parameter so that what each piece takes fits what may be formed, or else held."""
+        each = max(1.0, path.held / path.pieces * self.number)
+        whole = path.way == CONTRACT or (self.raw(path) and not form)
+        room = self.form if form or self.hold == math.inf else self.hold
+        step = path.pieces if whole else max(1, min(path.pieces, int(room / each)))
+        yield from ((path.name, low, min(low + step, path.pieces)) for low in range(0, path.pieces, step))
+
+    def refuse_too_little(self, plan: Plan) -> None:
+        """Refuse a bound below what the hungriest single thing takes."""
+        at_once = self.hold == math.inf
+        needs = {} if at_once else {"the activations of one sample": plan.activations / BLOCK}
+        for path in plan.paths.values():
+            held = path.held * self.number
+            if path.way == FALL_BACK:
+                needs[f"'{path.name}', for which there is no rule,"] = held / BLOCK
+            elif path.way == FORM:
+                needs[f"one piece of '{path.name}'"] = held / path.pieces / (AT_ONCE if at_once else HOLD)
+            elif path.way == CONTRACT and not at_once:
+                needs[f"what contracts '{path.name}'"] = held / HOLD
+        what, needed = max(needs.items(), key=lambda item: item[1], default=("", 0))
+        if needed > self.max_memory:
+            raise MemoryError(
+                f"for {plan.samples} samples, {what} does not fit into max_memory ({size(self.max_memory)}): measure "
+                f"fewer samples, raise max_memory to {size(needed + 1)}, or leave parameters out with params=. The "
+                f"minimum over a random subset of the samples is only an upper bound of the minimum over all."
+            )
