@@ -12,7 +12,7 @@ Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
 
 # Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
 AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
-PIECE = 2**25  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
+PIECE = 2**24  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
 
 
 @dataclass(frozen=True)
