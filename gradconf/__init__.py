@@ -13,6 +13,7 @@ from gradconf import datasets, models, plots, reference
 from gradconf._version import __version__
 from gradconf.batch_grams import minibatch_gram
 from gradconf.batches import minibatch_pairs, minibatches
+from gradconf.ensembles import train_many
 from gradconf.grams import cross_gram, gram, layer_grams
 from gradconf.measurement import explain, measure
 from gradconf.statistics import Confusion, PairStatistics, confusion, cosine, paired_confusion
@@ -41,4 +42,5 @@ __all__ = [
     "reference",
     "setup",
     "train",
+    "train_many",
 ]

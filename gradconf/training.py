@@ -81,15 +81,15 @@ def train(
 
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
-    _check(learning_rate, epochs, batch_size, decay_at)
+    check_schedule(learning_rate, epochs, batch_size, decay_at)
     dataset = dataset.to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
-    milestones = [max(1, round(share * epochs)) for share in decay_at]
+    milestones = decay_epochs(decay_at, epochs)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, decay_factor)
     steps = math.ceil(len(dataset.train_targets) / batch_size)
     limit, rows = math.inf, []
-    with _modes_kept(model):
+    with modes_kept(model):
         for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
             row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
             worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
@@ -106,7 +106,8 @@ def train(
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put each module back into the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -149,20 +150,26 @@ def _evaluate(model: nn.Module, loss_fn: LossFunction, dataset: Dataset) -> dict
         for x, y in zip(inputs.split(EVALUATION_ROWS), targets.split(EVALUATION_ROWS), strict=True):
             outputs = model(x)  # (n, C)
             losses.append(check_shape(loss_fn(outputs, y), len(y)))
-            correct.append(_correct(outputs, y, dataset.classes))
+            correct.append(correct_ones(outputs, y, dataset.classes))
         numbers[f"{part}_loss"] = torch.cat(losses).double().mean().nan_to_num(nan=math.inf).item()
         numbers[f"{part}_accuracy"] = torch.cat(correct).double().mean().item()
     return numbers
 
 
-def _correct(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
+def correct_ones(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
     """Tell which samples are classified rightly, shape `(n,)`; nan where outputs are not one score a class."""
     if isinstance(outputs, Tensor) and outputs.shape == (len(targets), classes):
         return outputs.argmax(1) == targets
     return torch.full(targets.shape, math.nan, device=targets.device)
 
 
-def _check(learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...]) -> None:
+def decay_epochs(decay_at: tuple[float, ...], epochs: int) -> list[int]:
+    """Return the epochs after which the rate decays."""
+    return [max(1, round(share * epochs)) for share in decay_at]
+
+
+def check_schedule(learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...]) -> None:
+    """Refuse numbers that are out of range."""
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate must be a positive number, not {learning_rate}.")
     if epochs < 0 or batch_size < 1:
