@@ -11,13 +11,14 @@ export TQDM_DISABLE := 1
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test bench lint format clean
+.PHONY: help book serve test bench claims lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
+	$(BIN)/python -m claims.page
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html or run: make serve"
 
@@ -34,6 +35,11 @@ test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
 	$(BENCH)/bin/python -m benchmarks.run
 	$(BENCH)/bin/python -m benchmarks.report
+
+claims: $(READY)  ## measure the paper's claims with two lists of seeds, in about 5 minutes; what is up to date is kept
+	$(BIN)/python -m claims.run
+	$(BIN)/python -m claims.run --seeds 100 101 102 103 104 --out gradconf/results/claims_again.json
+	$(BIN)/python -m claims.page
 
 lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff check .
