@@ -2,6 +2,7 @@
 
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 
 from gradconf.plots.picture import Picture, canvas, show
 
@@ -46,11 +47,22 @@ def curves(
         markers = few and (True if hue else "o")
         extra = {"markers": markers} if hue else ({"marker": "o"} if few else {})
         sns.lineplot(table, x=x, y=y, errorbar="sd", ax=axes, **told_apart, **extra)
-        if hue and not pd.api.types.is_numeric_dtype(table[hue]):
-            axes.legend(title=None)  # such values speak for themselves
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
         axes.set(**({"xscale": "log"} if log_x else {}), **({"yscale": "log"} if log_y else {}))
+        _tidy(axes, table, x, hue, log_x)
     return show(figure, alt=f"{title or f'{ylabel} against {xlabel}'}. {_describe_curves(table, x, y, hue)}")
+
+
+def _tidy(axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
+    """Label a few whole numbers on a logarithmic axis as they are, and put a long legend beside the curves."""
+    if hue:
+        said = {} if pd.api.types.is_numeric_dtype(table[hue]) else {"title": None}  # such values speak for themselves
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if table[hue].nunique() > 5 else {}
+        axes.legend(**said, **beside) if said or beside else None
+    values = sorted(table[x].unique())
+    if log_x and len(values) <= 8 and pd.api.types.is_integer_dtype(table[x]):
+        axes.set_xticks(values, [f"{value:,}" for value in values])
+        axes.set_xticks([], minor=True)
 
 
 def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> str:
