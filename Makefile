@@ -20,6 +20,7 @@ book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
 	$(BIN)/python -m claims.page
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
+	@$(BIN)/python book/times.py
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html or run: make serve"
 
 serve:  ## show the built site at http://localhost:8000

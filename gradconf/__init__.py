@@ -9,7 +9,7 @@ Source: Sankararaman, De, Xu, Huang & Goldstein, "The Impact of Neural Network O
 Confusion and Stochastic Gradient Descent", ICML 2020, arXiv:1904.06963.
 """
 
-from gradconf import datasets, models, plots, reference
+from gradconf import datasets, models, plots, reference, results
 from gradconf._version import __version__
 from gradconf.batch_grams import minibatch_gram
 from gradconf.batches import minibatch_pairs, minibatches
@@ -17,7 +17,7 @@ from gradconf.ensembles import train_many
 from gradconf.grams import cross_gram, gram, layer_grams
 from gradconf.measurement import explain, measure
 from gradconf.statistics import Confusion, PairStatistics, confusion, cosine, paired_confusion
-from gradconf.surroundings import setup
+from gradconf.surroundings import setup, spent
 from gradconf.training import Run, train
 
 __all__ = [
@@ -40,7 +40,9 @@ __all__ = [
     "paired_confusion",
     "plots",
     "reference",
+    "results",
     "setup",
+    "spent",
     "train",
     "train_many",
 ]

@@ -1,10 +1,14 @@
-"""Where a notebook runs."""
+"""Where a notebook runs, how long, and in how much memory."""
 
 import platform
+import sys
+import time
 
 import torch
 
 from gradconf._version import __version__
+
+_started = time.perf_counter()
 
 
 def setup(*, seed: int = 0) -> torch.device:
@@ -20,11 +24,38 @@ def setup(*, seed: int = 0) -> torch.device:
         >>> device = setup(seed=0)  # doctest: +ELLIPSIS
         gradconf ... · Python ... · torch ... · ... · seed 0
     """
+    global _started
+    _started = time.perf_counter()
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(seed)
-    hardware = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
+    hardware = _hardware()
     versions = f"gradconf {__version__} · Python {platform.python_version()} · torch {torch.__version__}"
     print(f"{versions} · {hardware} · seed {seed}")
     return device
+
+
+def spent() -> None:
+    """Print in one line how long it took since `setup`, and the most memory that was in use.
+
+    Memory is that of the whole process since it began, and on a GPU also what torch had allocated there.
+
+    Example:
+        >>> spent()  # doctest: +ELLIPSIS
+        This took ... s...
+    """
+    parts = [f"This took {time.perf_counter() - _started:.0f} s"]
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        parts.append(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB of memory")
+    if torch.cuda.is_available():
+        parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB of the GPU's")
+    print(f"{', '.join(parts)}, on {_hardware()}.")
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

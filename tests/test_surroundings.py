@@ -1,4 +1,5 @@
 import platform
+import re
 import subprocess
 import sys
 
@@ -36,6 +37,15 @@ def test_setup_seeds_torch(without_cuda):
         draws.append(torch.rand(5))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def test_what_was_spent_counts_from_setup(without_cuda, capsys, monkeypatch):
+    clock = iter([100.0, 141.6])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    gradconf.setup()
+    gradconf.spent()
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"This took 42 s, at most \d+\.\d GB of memory, on CPU, \d+ threads?\.", line)
 
 
 def test_importing_says_nothing_and_needs_no_widgets():
