@@ -30,7 +30,8 @@ def panel(n: int) -> int:
 
 def exponents(values: Tensor) -> Tensor:
     """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`."""
-    flat = values.reshape(len(values), -1)
+    order = sorted(range(1, values.dim()), key=lambda k: -values.stride(k))
+    flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
     largest = torch.maximum(flat.amax(1), -flat.amin(1))  # several times faster than a norm
     return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
 
@@ -144,10 +145,15 @@ class Outer(Contribution):
         """Take inputs and output gradients of the shapes above, `values` being what `a` is a view of."""
         return cls(a, d, exponents(a if values is None else values), exponents(d))
 
+    @property
+    def inputs(self) -> int:
+        """How many numbers a sample's inputs are, each counted once: what windows are views of."""
+        return self.a[0].numel() if self.a.dim() == 4 else self.a.stride(0)
+
     def packed(self) -> Tensor:
-        """Return the inputs with each number once, shape `(N, numbers)`: what windows are views of."""
+        """Return the inputs with each number once, shape `(N, inputs)`."""
         a, n = self.a, len(self.a)
-        return a.reshape(n, -1) if a.dim() == 4 else a.as_strided((n, a.stride(0)), (a.stride(0), 1))
+        return a.reshape(n, -1) if a.dim() == 4 else a.as_strided((n, self.inputs), (self.inputs, 1))
 
     def dense(self, numbers: int) -> bool:
         """Tell whether gradients are plain sums of outer products with so many numbers, with nothing to unfold."""

@@ -243,7 +243,7 @@ def _choose(path: Path, taken: list[Contribution], n: int) -> None:
     path.work = form
     if len(taken) > 1:
         return
-    path.raw = taken[0].packed()[0].numel() + taken[0].d[0].numel()
+    path.raw = taken[0].inputs + taken[0].d[0].numel()
     if contract * (1.0 if path.positions == 1 else 1.5) < form:
         path.way, path.work, path.held = CONTRACT, contract, groups * (outer + taken[0].inner) * path.positions
 

@@ -106,8 +106,9 @@ class Tape(TorchFunctionMode):
             leaf = output.detach().requires_grad_()
             self.leaves.append(leaf)
             output = leaf.clone()  # an in-place activation may follow
-        elif output._is_view():
-            output = output.clone()  # for the same reason
+        elif output._is_view():  # the same
+            of_own = func is F.linear  # a view of what nobody else holds
+            output = torch.ops.aten._unsafe_view(output, output.shape) if of_own else output.clone()
         use.edge = torch.autograd.graph.get_gradient_edge(output)
         tape, position = weakref.ref(self), use.position  # held here, the graph would keep itself alive
         output.register_hook(lambda d: tape()._reached(position, d))
