@@ -9,6 +9,8 @@ CELL_TIMEOUT := 120
 # Output on stderr fails the book, and progress bars are written there.
 export TQDM_DISABLE := 1
 export MPLBACKEND := agg
+# Small matrices: threads only get in each other's way.
+export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve test bench claims lint format clean
@@ -27,7 +29,6 @@ serve:  ## show the built site at http://localhost:8000
 	@test -f _build/html/index.html || { echo "There is no site yet: run make book first."; exit 1; }
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-test: export OMP_NUM_THREADS := 1  # small matrices: threads only get in each other's way
 test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q tests
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
