@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +167,9 @@ def test_stored_results_are_whole_and_agree(path):
     assert measured == {(case.name, name) for case in models.CASES.values() for name in case.contestants}
     assert all((r["seconds"] is None) != (r["left_out"] is None) for r in records)
     assert not [r for r in records if r["left_out"] and r["contestant"] in run.OURS]
-    assert max(r.get("disagreement", 0) for r in records) < 2e-3  # ReLUs of deep networks flip in float32
+    differences = [r["disagreement"] for r in records if "disagreement" in r]
+    assert max(differences) < 5e-3  # in float32 a ReLU of a deep network may flip for one sample
+    assert statistics.median(differences) < 1e-5
     assert path.with_suffix(".md").read_text(encoding="utf-8") == report.tables(results)
     for name in report.figures(results):
         assert (report.IMAGES / f"benchmark_{path.stem}_{name}.png").stat().st_size < 200_000

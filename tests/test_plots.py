@@ -110,6 +110,15 @@ def test_a_canvas_offers_its_panels_and_restores_the_style():
     assert dict(mpl.rcParams) == before
 
 
+def test_cosine_density_pools_the_pairs_of_several_networks():
+    first, second = cosines(), cosines(1)
+    alt = plots.cosine_density({"both": torch.stack([first, second])}).alt
+    i, j = torch.triu_indices(len(first), len(first), 1)
+    together = torch.cat([first[i, j], second[i, j]])
+    assert f"both: {len(together)} pairs, minimum {together.min():.2f}" in alt
+    assert f"mean {together.mean():.2f}" in alt
+
+
 def test_cosine_density_says_its_numbers():
     values = upper(cosines())
     alt = plots.cosine_density({"narrow": cosines()}).alt

@@ -13,7 +13,8 @@ def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines betwe
     """Draw the kernel density estimate of the pairwise cosines, one curve a matrix, as in the paper's Figures 2 to 4.
 
     Args:
-        cosines: matrices of cosines by name, each of shape `(N, N)`; pairs i < j are shown, nan left out.
+        cosines: matrices of cosines by name, each of shape `(N, N)`, or `(R, N, N)` for R networks whose pairs are
+            shown together; pairs i < j are shown, nan left out.
         title: of the figure.
 
     Returns:
@@ -73,7 +74,8 @@ def cosine_heatmap(
 
 def _pairs(cosine: Tensor) -> np.ndarray:
     values = cosine.detach().cpu().numpy()
-    return _known(values[np.triu_indices(len(values), 1)])
+    first, second = np.triu_indices(values.shape[-1], 1)
+    return _known(values[..., first, second].ravel())
 
 
 def _known(values: np.ndarray) -> np.ndarray:
