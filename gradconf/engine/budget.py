@@ -12,6 +12,8 @@ Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
 
 # Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
 AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
+LARGE, PART = 2**28, 2**26  # bytes of activations that a CPU better runs in blocks, and of such a block
+FEW = 32  # samples: a smaller block loses more than it gains
 PIECE = 2**24  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
 
 
@@ -25,6 +27,7 @@ class Budget:
         step: samples to run together.
         hold: for what is held from block to block; infinite where there is one block.
         form: for gradients to form at a time.
+        kept: whether blocks are for speed alone, with room for all gradients.
     """
 
     max_memory: int
@@ -32,20 +35,29 @@ class Budget:
     step: int
     hold: float
     form: float
+    kept: bool = False
 
     @classmethod
     def of(cls, problem: Problem, plan: Plan, max_memory: int) -> "Budget":
-        """Share out memory: all samples at once if their activations take less than half of it, else in blocks."""
+        """Share out memory: all samples at once where their activations take less than half of it, else in blocks.
+
+        On a CPU, new memory costs time, so blocks are also taken where all samples would use a lot, and every gradient
+        can be held meanwhile.
+        """
         number = problem.samples * problem.dtype.itemsize
-        if plan.activations * problem.samples <= AT_ONCE * max_memory:
+        everything = plan.activations * problem.samples
+        gradients = sum(path.numbers for path in plan.paths.values()) * number
+        large = problem.device.type == "cpu" and everything > LARGE and plan.activations * FEW <= PART
+        kept = large and everything + gradients <= HOLD * max_memory
+        if everything <= AT_ONCE * max_memory and not kept:
             return cls(max_memory, number, problem.samples, math.inf, min(AT_ONCE * max_memory, PIECE))
-        step = max(1, int(BLOCK * max_memory / plan.activations))
-        return cls(max_memory, number, step, HOLD * max_memory, min(FORMED * max_memory, PIECE))
+        step = max(1, int((PART if kept else BLOCK * max_memory) / plan.activations))
+        return cls(max_memory, number, step, HOLD * max_memory, min(FORMED * max_memory, PIECE), kept)
 
     def raw(self, path: Path) -> bool:
         """Tell whether to hold a parameter's inputs and output gradients, as they take less than its gradients."""
-        blocks = self.hold < math.inf
-        return blocks and path.way == FORM and 0 < path.raw < path.held and path.raw * self.number <= self.hold
+        tight = self.hold < math.inf and not self.kept
+        return tight and path.way == FORM and 0 < path.raw < path.held and path.raw * self.number <= self.hold
 
     def bytes(self, path: Path, piece: Piece) -> float:
         """Return what is to be held of a piece."""
