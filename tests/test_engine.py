@@ -13,6 +13,7 @@ from zoo import ZOO, apply, layer, parameter, tokens
 
 from gradconf import cross_gram, explain, gram, layer_grams, measure, reference
 from gradconf.engine import rules
+from gradconf.engine.budget import Budget
 from gradconf.engine.contributions import Rows
 from gradconf.engine.run import make_plan
 from gradconf.models import cnn, mlp
@@ -29,9 +30,13 @@ def quietly(function, made, **options):
         return function(made.model, made.loss_fn, made.inputs, made.targets, **options)
 
 
+def plan(made):
+    return quietly(lambda *task: make_plan(pose_alone(*task)), made)
+
+
 def enough(made, samples_at_once):
     """What max_memory runs so many samples at a time."""
-    return 4 * samples_at_once * make_plan(pose_alone(made.model, made.loss_fn, made.inputs, made.targets)).activations
+    return 4 * samples_at_once * plan(made).activations
 
 
 def take(made, rows):
@@ -61,6 +66,18 @@ def test_memory_does_not_show_in_the_result(name, samples_at_once):
         except MemoryError:
             memory = memory * 5 // 4
     assert_same(measured, quietly(reference.gram, made))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_blocks_for_speed_do_not_show_in_the_result(name, monkeypatch):
+    made = ZOO[name]()
+    activations = enough(made, 1) // 4
+    for size, value in {"LARGE": 0, "PART": 2 * activations, "FEW": 1}.items():
+        monkeypatch.setattr(f"gradconf.engine.budget.{size}", value)
+    problem = pose_alone(made.model, made.loss_fn, made.inputs, made.targets)
+    budget = Budget.of(problem, plan(made), 2**34)
+    assert budget.kept and budget.step == 2
+    assert_same(quietly(gram, made, max_memory=2**34), quietly(reference.gram, made))
 
 
 @pytest.mark.parametrize("n", [1, 2])
