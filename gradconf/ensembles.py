@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from gradconf.training import (
     Measure,
     Run,
     check_schedule,
+    check_trainable,
     correct_ones,
     decay_epochs,
     modes_kept,
@@ -61,11 +63,13 @@ def train_many(
         K runs, as `train` returns them.
 
     Raises:
-        ValueError: if the models differ in more than their weights or draw at random, if rates or seeds are not as many
-            as models, if a number is out of range, or `loss_fn` does not return one loss a sample.
+        ValueError: if the models differ in more than their weights, share weights, have none to train or draw at
+            random, if rates or seeds are not as many as models, if a number is out of range, or `loss_fn` does not
+            return one loss a sample.
 
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
+    models = [models] if isinstance(models, nn.Module) else list(models)
     rates = [learning_rates] * len(models) if isinstance(learning_rates, int | float) else list(learning_rates)
     _check(models, rates, seeds)
     for rate in rates:
@@ -74,6 +78,7 @@ def train_many(
     milestones, steps = decay_epochs(decay_at, epochs), math.ceil(len(dataset.train_targets) / batch_size)
     members = [_Member(model, rate, seed) for model, rate, seed in zip(models, rates, seeds, strict=True)]
     alive = _Ensemble(members, loss_fn)
+    alive.check(dataset.train_inputs[:2])
     for epoch in (progress := tqdm(range(epochs + 1), desc=f"training {len(members)} models", unit="epoch")):
         decayed = decay_factor ** sum(milestone < epoch for milestone in milestones)
         worst = alive.epoch(dataset, batch_size, decayed) if epoch else [0.0] * len(alive.members)
@@ -140,6 +145,19 @@ class _Ensemble:
         """Run all models, on samples of their own `(K, n, ...)` or on shared ones `(n, ...)`; `(K, n, outputs)`."""
         batched = vmap(lambda state, x: functional_call(self.base, state, (x,)), in_dims=(0, None if shared else 0))
         return batched(self.state, inputs)
+
+    @torch.no_grad()
+    def check(self, inputs: Tensor) -> None:
+        """Refuse models that differ in what their weights do not show, such as a constant of their code."""
+        self.base.eval()
+        for k, (member, batched) in enumerate(zip(self.members, self.outputs(inputs, shared=True), strict=True)):
+            with modes_kept(member.model):
+                alone = member.model.eval()(inputs)
+            if not torch.allclose(alone, batched, rtol=1e-2, atol=1e-3 * alone.abs().max().item(), equal_nan=True):
+                raise ValueError(
+                    f"model {k} computes something else than model 0 would with its weights: train_many trains models "
+                    f"that differ only in their weights; use train for the others."
+                )
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each model's each sample, shape `(K, n)`; targets of shape `(K, n)`."""
@@ -213,6 +231,10 @@ def _check(models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[
         )
     if len({id(model) for model in models}) < len(models):
         raise ValueError("a model is there more than once: build one for each seed.")
+    weights = Counter(id(p) for model in models for p in model.parameters())
+    if max(weights.values(), default=1) > 1:
+        raise ValueError("two models share a weight, and would both change it: build each one by itself.")
+    check_trainable(models[0])
     described = [_description(model) for model in models]
     if different := [k for k, it in enumerate(described) if it != described[0]]:
         raise ValueError(

@@ -77,11 +77,13 @@ def train(
         The model, its history, and whether and when it diverged.
 
     Raises:
-        ValueError: if a number is out of range, or `loss_fn` does not return one loss a sample.
+        ValueError: if a number is out of range, there is no parameter to train, or `loss_fn` does not return one loss
+            a sample.
 
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
     check_schedule(learning_rate, epochs, batch_size, decay_at)
+    check_trainable(model)
     dataset = dataset.to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
@@ -176,3 +178,9 @@ def check_schedule(learning_rate: float, epochs: int, batch_size: int, decay_at:
         raise ValueError(f"epochs must be at least 0 and batch_size at least 1, not {epochs} and {batch_size}.")
     if any(not 0 < share < 1 for share in decay_at):
         raise ValueError(f"decay_at holds shares of the epochs between 0 and 1, not {decay_at}.")
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a model without a parameter to train."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no parameter with requires_grad=True, so there is nothing to train.")

@@ -139,3 +139,28 @@ def test_models_that_cannot_be_one_are_refused(digits):
         train_many([small(0)], losses, digits, learning_rates=[-1], seeds=[0])
     with pytest.raises(ValueError, match="one loss a sample"):
         train_many([small(0)], cross_entropy, digits, learning_rates=0.1, seeds=[0])
+
+
+def test_a_shared_weight_is_refused_as_both_would_change_it(digits):
+    first, second = small(0), small(1)
+    second[1].weight = first[1].weight
+    with pytest.raises(ValueError, match="share a weight"):
+        train_many([first, second], losses, digits, learning_rates=0.1, seeds=[0, 1])
+
+
+def test_nothing_to_train_is_refused(digits):
+    with pytest.raises(ValueError, match="nothing to train"):
+        train_many([small(0).requires_grad_(False)], losses, digits, learning_rates=0.1, seeds=[0])
+
+
+def test_models_that_differ_in_their_code_only_are_refused(digits):
+    class Tempered(nn.Linear):
+        temperature = 1.0
+
+        def forward(self, x):
+            return super().forward(x.flatten(1)) / self.temperature
+
+    models = [Tempered(64, 10), Tempered(64, 10)]
+    models[1].temperature = 2.0
+    with pytest.raises(ValueError, match="model 1 computes something else than model 0 would"):
+        train_many(models, losses, digits, learning_rates=0.1, seeds=[0, 1])

@@ -222,3 +222,8 @@ train(model, loss, load("digits", train_size=20), learning_rate=0.1, epochs=2)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert (done.stderr == "") if silent else ("training: 100%" in done.stderr and "3/3" in done.stderr)
+
+
+def test_nothing_to_train_is_refused(model, digits):
+    with pytest.raises(ValueError, match="nothing to train"):
+        train(model.requires_grad_(False), losses, digits, learning_rate=0.1)
