@@ -49,7 +49,7 @@ class Accumulator:
             self.sums[key] = torch.zeros(self.n, self.n, dtype=torch.float64, device=self.device)
         for k, values in panels:
             rows = slice(k, k + len(values))
-            self.sums[key][rows, k:].add_(values.double().mul_(power[rows, None]).mul_(power[k:]))
+            self.sums[key][rows, k:].addcmul_(values.double().mul_(power[rows, None]), power[k:])
 
     def entry(self, i: int) -> float:
         """Return what the matrices so far add up to at `(i, i)`."""

@@ -47,7 +47,13 @@ def scaled(values: Tensor, exponent: Tensor) -> Tensor:
 
 
 class Contribution:
-    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
+    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter.
+
+    Attributes:
+        axis: along which dimension of the parameter pieces are cut.
+    """
+
+    axis = 0
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
@@ -174,9 +180,15 @@ class Outer(Contribution):
         return math.prod(self.a.shape[2:]) // self.d.shape[-1]
 
     @property
+    def axis(self) -> int:
+        """Cut inputs if they have to be unfolded, as each piece then unfolds its own alone, else outputs or groups."""
+        unfolds = self.inner > self.a.shape[2]
+        return int(unfolds and self.d.shape[1] == 1 and 2 * self.a.shape[2] >= self.d.shape[2])
+
+    @property
     def pieces(self) -> int:
-        """Into how many pieces the parameter can be cut: groups, or outputs where there is one group."""
-        return self.d.shape[1] if self.d.shape[1] > 1 else self.d.shape[2]
+        """Into how many pieces the parameter can be cut: groups, or outputs or inputs where there is one group."""
+        return self.d.shape[1] if self.d.shape[1] > 1 else self.a.shape[2] if self.axis else self.d.shape[2]
 
     def rows(self, low: int, high: int, *, memory: Tensor | None = None) -> Tensor:
         """Return gradients of pieces low to high, a view of shape `(N, groups, C, K)` in the memory order of its mT.
@@ -186,16 +198,18 @@ class Outer(Contribution):
             high: after the last piece.
             memory: to write them into, one-dimensional.
         """
-        grouped = self.d.shape[1] > 1
-        a, d = (self.a[:, low:high], self.d[:, low:high]) if grouped else (self.a, self.d[:, :, low:high])
-        d = scaled(d, self.exponent)
+        some = (slice(None), slice(low, high)) if self.d.shape[1] > 1 else (slice(None), slice(None), slice(low, high))
+        a = self.a[some] if self.axis or self.d.shape[1] > 1 else self.a
+        d = self.d if self.axis else self.d[some]
         n, groups, outer, positions = d.shape
-        numbers = n * groups * self.inner * outer
-        out = (d.new_empty(numbers) if memory is None else memory[:numbers]).view(n, groups, self.inner, outer)
+        inner, factor = math.prod(a.shape[2:]) // positions, factors(self.exponent, d)
+        numbers = n * groups * inner * outer
+        out = (d.new_empty(numbers) if memory is None else memory[:numbers]).view(n, groups, inner, outer)
         step = self._samples_at_once()
         for k in range(0, n, step):
-            unfolded = a[k : k + step].reshape(-1, self.inner, positions)
-            torch.bmm(unfolded, d[k : k + step].flatten(0, 1).mT, out=out[k : k + step].flatten(0, 1))
+            unfolded = a[k : k + step].reshape(-1, inner, positions)
+            outputs = (d[k : k + step] * factor[k : k + step]).flatten(0, 1)
+            torch.bmm(unfolded, outputs.mT, out=out[k : k + step].flatten(0, 1))
         return out.mT
 
     def contract(self, *, memory: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -231,9 +245,7 @@ class Outer(Contribution):
         return self.a.numel() + self.d.numel()
 
     def _samples_at_once(self) -> int:
-        if self.a.dim() == 4:  # nothing to unfold
-            return len(self.a)
-        each = math.prod(self.a.shape[1:]) * self.a.element_size()
+        each = (math.prod(self.a.shape[1:]) + self.d[0].numel()) * self.a.element_size()
         return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
 
 

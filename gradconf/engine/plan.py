@@ -128,6 +128,7 @@ def begin(problem: Problem) -> Plan:
         losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {middle}}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = steady_losses(problem, slice(middle, middle + 1))
+    with full_precision(problem.device):
         found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
@@ -171,6 +172,8 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         path.fall_back("it is used out of sight")
     elif None in taken:
         path.fall_back(path.reason or f"the rule of {path.function} does not cover this call")
+    elif len({contribution.axis for contribution in taken}) > 1:
+        path.fall_back("its uses are cut into pieces differently")
     elif uses:
         gradient = taken[0].exponent.new_zeros(path.numbers, dtype=plan.dtype) if gradient is None else gradient
         in_rows = all(use.shape[0] == len(taken[0].exponent) for use, _ in uses)

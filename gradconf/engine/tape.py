@@ -105,7 +105,7 @@ class Tape(TorchFunctionMode):
         if not output.requires_grad:
             leaf = output.detach().requires_grad_()
             self.leaves.append(leaf)
-            output = leaf.clone()  # an in-place activation may follow
+            output = torch.ops.aten._unsafe_view(leaf, leaf.shape)  # an in-place activation may follow
         elif output._is_view():  # the same
             of_own = func is F.linear  # a view of what nobody else holds
             output = torch.ops.aten._unsafe_view(output, output.shape) if of_own else output.clone()
