@@ -147,8 +147,9 @@ def orthogonal(
         features: d.
 
     Returns:
-        By seed and depth: the largest change of any cosine against the first depth, orthogonal and Gaussian, and the
-        deviation of the cosines of both.
+        By seed and depth: the largest change of any cosine against the first depth, orthogonal and Gaussian, the
+        deviation of the cosines of both, and eta of orthogonal networks whose outputs are scaled by
+        `gamma = 1 / sqrt(2 beta)`, over that at the first depth.
     """
     rows = []
     for seed in seeds:
@@ -165,8 +166,23 @@ def orthogonal(
                 cosine = gradconf.cosine(K)
                 change = (cosine - first.setdefault(init, cosine)).abs().max().item()
                 row |= {f"{init}_change": change, f"{init}_std": gradconf.confusion(K).std}
+                if init == "orthogonal":
+                    eta = gradconf.gram(_Scaled(model, beta), logistic, inputs, targets).min().item()
+                    row["scaled_eta"] = eta / first.setdefault("eta", eta)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+class _Scaled(nn.Module):
+    """A network whose outputs are multiplied by gamma."""
+
+    def __init__(self, model: nn.Module, depth: int) -> None:
+        super().__init__()
+        self.model, self.gamma = model, (2 * depth) ** -0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, d)` to `(N, outputs)`."""
+        return self.gamma * self.model(x)
 
 
 @torch.no_grad()

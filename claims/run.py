@@ -54,8 +54,9 @@ def read_entries() -> list[dict[str, Any]]:
 
 
 def definition(entry: dict[str, Any]) -> str:
-    """Return a hash of what defines an entry."""
-    told = json.dumps({name: entry[name] for name in DEFINES}, sort_keys=True)
+    """Return a hash of what defines an entry, the code of its experiment included."""
+    module = ROOT / "claims" / f"{entry['experiment'].split('.')[0]}.py"
+    told = json.dumps({name: entry[name] for name in DEFINES}, sort_keys=True) + module.read_text(encoding="utf-8")
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -103,7 +104,8 @@ def values(check: dict[str, Any], table: pd.DataFrame, seeds: tuple[int, ...]) -
 
 def provenance() -> dict[str, Any]:
     """Collect when, where and with what this was run."""
-    git = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", "gradconf", "claims", "book/claims.yml", ":!gradconf/results/*.json")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": f"CPU ({platform.machine()})",
@@ -111,8 +113,12 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gradconf": gradconf.__version__,
-        "commit": git.stdout.strip(),
+        "commit": f"{commit}, with changes" if changed else commit,
     }
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True).stdout.strip()
 
 
 def _is_wanted(entry: dict[str, Any], stored: dict[str, dict[str, Any]], asked: argparse.Namespace) -> bool:

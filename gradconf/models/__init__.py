@@ -3,5 +3,6 @@
 from gradconf.models.convolutional import cnn, wrn
 from gradconf.models.dense import linear_net, mlp
 from gradconf.models.residual import post_activation_mlp, residual_mlp
+from gradconf.models.shapes import for_dataset
 
-__all__ = ["cnn", "linear_net", "mlp", "post_activation_mlp", "residual_mlp", "wrn"]
+__all__ = ["cnn", "for_dataset", "linear_net", "mlp", "post_activation_mlp", "residual_mlp", "wrn"]

@@ -1,10 +1,13 @@
 """Curves against depth, width or time, with their spread over seeds."""
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
 from gradconf.plots.picture import Picture, canvas, show
+
+MANY = 8  # values a curve that the alternative text tells
 
 
 def curves(
@@ -33,7 +36,7 @@ def curves(
         ylabel: label of the vertical axis; the column's name by default.
 
     Returns:
-        The picture, its alternative text holding first and last mean of each curve with the spread.
+        The picture, its alternative text holding means and standard deviations of each curve, up to eight along it.
 
     Raises:
         ValueError: if the table has no row.
@@ -68,9 +71,11 @@ def _tidy(axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool)
 def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> str:
     parts = []
     for name, part in [("", table)] if hue is None else table.groupby(hue, sort=False):
-        means, spread = part.groupby(x)[y].mean(), part.groupby(x)[y].std()
-        first, last = means.index[0], means.index[-1]
-        around = f" (standard deviation {spread[last]:.2g})" if pd.notna(spread[last]) else ""
-        label = f"{name}: " if hue else ""
-        parts.append(f"{label}{means[first]:.3g} at {first:g}, {means[last]:.3g}{around} at {last:g}")
+        told = part.groupby(x)[y].agg(["mean", "std"])
+        if len(told) > MANY:
+            told = told.iloc[np.linspace(0, len(told) - 1, MANY).round().astype(int)]
+        values = (
+            f"{mean:.3g}{f' ± {std:.2g}' if pd.notna(std) else ''} at {at:.3g}" for at, mean, std in told.itertuples()
+        )
+        parts.append((f"{name}: " if hue else "") + ", ".join(values))
     return "; ".join(parts) + "."
