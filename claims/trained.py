@@ -15,6 +15,7 @@ from gradconf.models import mlp, residual_mlp
 
 cross_entropy = nn.CrossEntropyLoss(reduction="none")
 Make = Callable[[torch.Generator], nn.Module]
+SHORT = {"std": "std", "min": "min_cosine"}
 
 
 def small() -> datasets.Dataset:
