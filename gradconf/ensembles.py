@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -24,6 +24,7 @@ from gradconf.training import (
     check_trainable,
     correct_ones,
     decay_epochs,
+    joined,
     modes_kept,
 )
 
@@ -57,7 +58,7 @@ def train_many(
         batch_size: as in `train`.
         decay_at: as in `train`.
         decay_factor: as in `train`.
-        measure: as in `train`, called for each model in turn.
+        measure: as in `train`, called for each model in turn; it must not change the model.
 
     Returns:
         K runs, as `train` returns them.
@@ -70,10 +71,11 @@ def train_many(
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
     models = [models] if isinstance(models, nn.Module) else list(models)
-    rates = [learning_rates] * len(models) if isinstance(learning_rates, int | float) else list(learning_rates)
+    each = learning_rates if isinstance(learning_rates, Iterable) else [learning_rates] * len(models)
+    rates = [float(rate) for rate in each]
     _check(models, rates, seeds)
     for rate in rates:
-        check_schedule(rate, epochs, batch_size, decay_at)
+        check_schedule(rate, epochs, batch_size, decay_at, decay_factor)
     dataset = dataset.to(next(models[0].parameters()).device)
     milestones, steps = decay_epochs(decay_at, epochs), math.ceil(len(dataset.train_targets) / batch_size)
     members = [_Member(model, rate, seed) for model, rate, seed in zip(models, rates, seeds, strict=True)]
@@ -91,7 +93,7 @@ def train_many(
         alive = alive.without_diverged()
         for member in alive.members if measure else ():
             with modes_kept(member.model):
-                member.rows[-1] |= measure(member.model.train(), epoch)
+                member.rows[-1] = joined(member.rows[-1], measure(member.model.train(), epoch))
         if not alive.members:
             break
         progress.set_postfix(loss=f"{min(member.rows[-1]['train_loss'] for member in alive.members):.3g}")
@@ -144,7 +146,15 @@ class _Ensemble:
     def outputs(self, inputs: Tensor, *, shared: bool) -> Tensor:
         """Run all models, on samples of their own `(K, n, ...)` or on shared ones `(n, ...)`; `(K, n, outputs)`."""
         batched = vmap(lambda state, x: functional_call(self.base, state, (x,)), in_dims=(0, None if shared else 0))
-        return batched(self.state, inputs)
+        try:
+            return batched(self.state, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(
+                f"these models cannot be run as one, as torch.func.vmap says: {str(error).splitlines()[0]} Use train "
+                f"for each, if it is not the data that do not fit."
+            ) from error
 
     @torch.no_grad()
     def check(self, inputs: Tensor) -> None:
@@ -161,8 +171,8 @@ class _Ensemble:
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each model's each sample, shape `(K, n)`; targets of shape `(K, n)`."""
-        losses = self.loss_fn(outputs.flatten(0, 1), targets.flatten(0, 1))
-        return check_shape(losses, outputs.shape[0] * outputs.shape[1]).view(outputs.shape[:2])
+        each = zip(outputs, targets, strict=True)  # one at a time, as a loss may look at all of its batch
+        return torch.stack([check_shape(self.loss_fn(*one), outputs.shape[1]) for one in each])
 
     def epoch(self, dataset: Dataset, batch_size: int, decayed: float) -> list[float]:
         """Take the steps of one epoch and return each model's largest mini-batch loss, infinite if one was NaN."""
@@ -199,11 +209,9 @@ class _Ensemble:
         k = len(self.members)
         rows = max(1, EVALUATION_ROWS // k)
         for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
-            outputs, repeated = self.outputs(x, shared=True), y.repeat(k, *[1] * (y.dim() - 1))
-            yield (
-                self.losses(outputs, repeated.view(k, *y.shape)),
-                correct_ones(outputs.flatten(0, 1), repeated, classes).view(k, -1),
-            )
+            outputs = self.outputs(x, shared=True)
+            correct = torch.stack([correct_ones(one, y, classes) for one in outputs])
+            yield self.losses(outputs, y.expand(k, *y.shape)), correct
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -243,7 +251,10 @@ def _check(models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[
         )
     for model in models:
         with modes_kept(model):
-            refuse_dropout(model.train())
+            try:
+                refuse_dropout(model.train())
+            except ValueError as error:
+                raise ValueError(f"{str(error).split(',')[0]}: set its probability to 0, or use train.") from None
 
 
 def _description(model: nn.Module) -> tuple:

@@ -82,7 +82,7 @@ def train(
 
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
-    check_schedule(learning_rate, epochs, batch_size, decay_at)
+    check_schedule(learning_rate, epochs, batch_size, decay_at, decay_factor)
     check_trainable(model)
     dataset = dataset.to(next(model.parameters()).device)
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +99,7 @@ def train(
             if not max(worst, row["train_loss"], row["test_loss"]) < limit:
                 return Run(model, pd.DataFrame(rows, columns=None if rows else list(row)), epoch)
             model.train()
-            rows.append(row | (measure(model, epoch) if measure else {}))
+            rows.append(joined(row, measure(model, epoch)) if measure else row)
             limit = EXPLOSION * max(1.0, row["train_loss"], row["test_loss"]) if epoch == 0 else limit
             progress.set_postfix(loss=f"{row['train_loss']:.3g}")
             if epoch:
@@ -170,7 +170,16 @@ def decay_epochs(decay_at: tuple[float, ...], epochs: int) -> list[int]:
     return [max(1, round(share * epochs)) for share in decay_at]
 
 
-def check_schedule(learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...]) -> None:
+def joined(row: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
+    """Return the row of an epoch with what was measured, refusing names that it has already."""
+    if twice := sorted(row.keys() & measured.keys()):
+        raise ValueError(f"measure returned '{twice[0]}', which the history holds already: give it another name.")
+    return row | measured
+
+
+def check_schedule(
+    learning_rate: float, epochs: int, batch_size: int, decay_at: tuple[float, ...], decay_factor: float
+) -> None:
     """Refuse numbers that are out of range."""
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate must be a positive number, not {learning_rate}.")
@@ -178,6 +187,8 @@ def check_schedule(learning_rate: float, epochs: int, batch_size: int, decay_at:
         raise ValueError(f"epochs must be at least 0 and batch_size at least 1, not {epochs} and {batch_size}.")
     if any(not 0 < share < 1 for share in decay_at):
         raise ValueError(f"decay_at holds shares of the epochs between 0 and 1, not {decay_at}.")
+    if not (decay_factor > 0 and math.isfinite(decay_factor)):
+        raise ValueError(f"decay_factor must be a positive number, not {decay_factor}.")
 
 
 def check_trainable(model: nn.Module) -> None:

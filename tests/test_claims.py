@@ -1,12 +1,15 @@
 """The claims that the ledger calls reproduced hold at a small size too, and the ledger is what its rule says."""
 
+import ast
+import inspect
 import json
 import math
 
+import nbformat
 import numpy as np
 import pytest
 
-from claims import page, run
+from claims import page, rates, run, trained
 from gradconf.results import Check, ledger, verdicts
 
 ENTRIES = {entry["id"]: entry for entry in run.read_entries()}
@@ -50,6 +53,8 @@ def test_what_was_reproduced_shows_at_test_size(claim, tables):
             assert now.effects.mean() >= share * full.effects.mean(), str(now)
         elif now.direction == "stays":
             assert abs(now.effects.mean()) <= 2 * now.tolerance, str(now)
+        elif now.direction in ("does not rise", "does not fall"):
+            assert now.effects.mean() <= 2 * now.tolerance, str(now)
         else:
             assert (now.effects >= 0).all(), str(now)
         checked += 1
@@ -74,6 +79,12 @@ def check(direction, before, after, tolerance=0.1):
         ("stays", [0.2, -0.2, 0.0], "not at this scale"),  # nobody can tell
         ("stays", [0.3, 0.31, 0.32], "contradicted"),
         ("stays", [0.0, 0.0, math.nan], "not at this scale"),
+        ("does not rise", [-0.5, -0.4, -0.3], "reproduced"),  # an improvement is no objection
+        ("does not rise", [0.01, -0.02, 0.03], "reproduced"),
+        ("does not rise", [0.3, 0.31, 0.32], "contradicted"),
+        ("does not rise", [0.2, -0.2, 0.0], "not at this scale"),
+        ("does not fall", [0.5, 0.4, 0.3], "reproduced"),
+        ("does not fall", [-0.3, -0.31, -0.32], "contradicted"),
     ],
 )
 def test_the_rule_for_two_settings(direction, after, verdict):
@@ -170,3 +181,47 @@ def test_measuring_reads_the_settings_that_an_entry_names():
     assert record["provenance"]["torch"]
     with pytest.raises(ValueError, match="the experiment has no setting 5"):
         run.values({"metric": "largest", "at": 5}, run.run("toys.random_inputs", (0,), {}), (0,))
+
+
+def assigned(chapter, name):
+    """What a chapter's code assigns to a name."""
+    cells = nbformat.read(run.ROOT / "chapters" / f"{chapter}.ipynb", 4).cells
+    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    nodes = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
+    return next(ast.literal_eval(node.value) for node in nodes if getattr(node.targets[0], "id", "") == name)
+
+
+def default(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+def test_rates_in_use_are_those_that_were_chosen():
+    used = {f"mlp {depth} 32": rate for depth, rate in assigned("03_depth", "RATES").items()}
+    for kind in ("glorot", "orthogonal"):
+        used |= {f"{kind} {depth}": rate for depth, rate in assigned("03_depth", "CHOSEN")[kind].items()}
+    for name, by_depth in assigned("04_batchnorm_skip", "RATES").items():
+        used |= {f"{name} {depth} 15": rate for depth, rate in by_depth.items()}
+    for name, by_depth in trained.RATES.items():
+        used |= {f"{name} {depth} 20": rate for depth, rate in by_depth.items()}
+    pairs, alphas = default(trained.ratio, "pairs"), default(trained.ratio, "rates")
+    used |= {f"mlp {depth} {width}": rate for (depth, width), rate in zip(pairs, alphas, strict=True)}
+    used |= {f"mlp {depth} {pairs[0][1]}": rate for (depth, _), rate in zip(pairs, alphas, strict=True)}
+    assert used == rates.chosen()
+    depths, alphas = default(trained.depth, "depths"), default(trained.depth, "rates")
+    assert {f"mlp {d} 32": rate for d, rate in zip(depths, alphas, strict=True)}.items() <= used.items()
+
+
+def test_the_rate_with_the_smallest_loss_at_which_nothing_diverged_is_chosen(monkeypatch, tmp_path):
+    (tmp_path / "table.csv").write_text("network,rate,loss,diverged\na,1.0,0.1,1\na,0.1,0.3,0\na,0.01,0.4,0\n")
+    monkeypatch.setattr(rates, "TABLE", tmp_path / "table.csv")
+    assert rates.chosen() == {"a": 0.1}
+
+
+def test_a_network_is_tried_at_every_rate(monkeypatch):
+    monkeypatch.setattr(rates, "GRID", (0.1, 1e4))
+    monkeypatch.setattr(rates, "SEEDS", (1, 2))
+    _, build, _, data = next(rates.cases())
+    rows = rates.tried("it", build, 1, data)
+    assert [(row["network"], row["rate"], row["diverged"]) for row in rows] == [("it", 0.1, 0), ("it", 1e4, 2)]
+    assert rows[0]["loss"] < 3
+    assert math.isnan(rows[1]["loss"])

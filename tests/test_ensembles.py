@@ -153,6 +153,36 @@ def test_nothing_to_train_is_refused(digits):
         train_many([small(0).requires_grad_(False)], losses, digits, learning_rates=0.1, seeds=[0])
 
 
+def test_variants_with_equal_weights_but_other_wiring_are_refused(digits):
+    pair = [residual_mlp(5, 8, in_features=64, out_features=10, skip=skip) for skip in (True, False)]
+    with pytest.raises(ValueError, match="model 1 computes something else"):
+        train_many(pair, losses, digits, learning_rates=0.1, seeds=[0, 1])
+
+
+def test_a_loss_that_looks_at_its_batch_sees_the_batch_of_one_model(double_digits):
+    def relative(outputs, targets):
+        each = losses(outputs, targets)
+        return each / each.mean().detach()
+
+    def run(seed):
+        return small(seed).double()
+
+    options = {"dataset": double_digits, "epochs": 2}
+    together = train_many([run(0), run(1)], relative, learning_rates=torch.tensor([0.1, 0.2]), seeds=[0, 1], **options)
+    alone = train(run(1), relative, learning_rate=float(torch.tensor(0.2)), seed=1, **options)
+    assert together[1].history.train_loss.to_numpy() == pytest.approx(alone.history.train_loss.to_numpy(), rel=1e-9)
+    assert together[0].history.learning_rate.dtype == float
+
+
+def test_what_vmap_cannot_run_is_refused(digits):
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x.flatten(1)), training=self.training)
+
+    with pytest.raises(ValueError, match=r"cannot be run as one, as torch\.func\.vmap says: .* Use train"):
+        train_many([Noisy(64, 10)], losses, digits, learning_rates=0.1, seeds=[0])
+
+
 def test_models_that_differ_in_their_code_only_are_refused(digits):
     class Tempered(nn.Linear):
         temperature = 1.0

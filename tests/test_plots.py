@@ -176,12 +176,15 @@ def test_cosines_without_a_density_are_still_drawn(matrix):
     assert picture._repr_html_()
 
 
-def test_curves_say_first_and_last_mean_and_the_spread():
+def test_curves_say_means_and_spread_of_all_values_or_of_some_of_many():
     alt = plots.curves(table(3, 4, ["he"]), x="width", y="mean_cosine", title="Growth").alt
-    assert alt == "Growth. 1 at 1, 4 (standard deviation 1) at 8."
-    assert "deviation" not in plots.curves(table(1, 4, ["he"]), x="width", y="mean_cosine").alt
+    assert alt == "Growth. 1 ± 1 at 1, 2 ± 1 at 2, 3 ± 1 at 4, 4 ± 1 at 8."
+    assert "±" not in plots.curves(table(1, 4, ["he"]), x="width", y="mean_cosine").alt
     alt = plots.curves(table(3, 4), x="width", y="mean_cosine", hue="init").alt
-    assert "lecun: 1 at 1, 7 (standard deviation 1) at 8" in alt
+    assert "lecun: 1 ± 1 at 1, " in alt
+    assert "7 ± 1 at 8" in alt
+    many = pd.DataFrame({"x": range(21), "y": range(21)})
+    assert plots.curves(many, x="x", y="y").alt.endswith("0 at 0, 5 at 5, 10 at 10, 15 at 15, 20 at 20.")
 
 
 def test_curves_do_not_say_nan_where_the_last_point_stands_alone():

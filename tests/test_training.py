@@ -159,6 +159,8 @@ def test_a_loss_that_is_not_one_number_a_sample_is_refused(model, digits, reduce
         ({"batch_size": 0}, "batch_size at least 1, not .* 0"),
         ({"decay_at": (0.4, 80)}, "shares of the epochs between 0 and 1"),
         ({"decay_at": (0.0,)}, "shares of the epochs between 0 and 1"),
+        ({"decay_factor": -1}, "decay_factor must be a positive number, not -1"),
+        ({"measure": lambda model, epoch: {"train_loss": 0.0}}, "measure returned 'train_loss', which the history"),
     ],
 )
 def test_numbers_out_of_range_are_refused(model, digits, arguments, message):

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from gradconf.plots.picture import Picture, canvas, show
 
-MANY = 8  # values a curve that the alternative text tells
+MANY, FEW = 8, 5  # the alternative text tells up to 8 values a curve, or 5 of more
 
 
 def curves(
@@ -36,7 +36,7 @@ def curves(
         ylabel: label of the vertical axis; the column's name by default.
 
     Returns:
-        The picture, its alternative text holding means and standard deviations of each curve, up to eight along it.
+        The picture, its alternative text holding means and standard deviations of each curve, all or five of many.
 
     Raises:
         ValueError: if the table has no row.
@@ -73,7 +73,7 @@ def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> st
     for name, part in [("", table)] if hue is None else table.groupby(hue, sort=False):
         told = part.groupby(x)[y].agg(["mean", "std"])
         if len(told) > MANY:
-            told = told.iloc[np.linspace(0, len(told) - 1, MANY).round().astype(int)]
+            told = told.iloc[np.linspace(0, len(told) - 1, FEW).round().astype(int)]
         values = (
             f"{mean:.3g}{f' ± {std:.2g}' if pd.notna(std) else ''} at {at:.3g}" for at, mean, std in told.itertuples()
         )

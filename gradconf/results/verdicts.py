@@ -9,6 +9,8 @@ A claim has one or more checks. A check compares two settings seed by seed, or o
 | at most | `tolerance - at` | not negative in any seed | negative in every seed |
 | at least | `at - tolerance` | not negative in any seed | negative in every seed |
 | stays | `to - from` | `abs(mean) + 2 e <= tolerance` | `abs(mean) - 2 e > tolerance` |
+| does not rise | `to - from` | `mean + 2 e <= tolerance` | `mean - 2 e > tolerance` |
+| does not fall | `from - to` | `mean + 2 e <= tolerance` | `mean - 2 e > tolerance` |
 
 with e the standard error of the mean. Else a check is undecided. A seed whose run diverged before it could be measured
 counts for nothing, so that nothing is decided with it.
@@ -31,7 +33,7 @@ class Check:
 
     Attributes:
         what: is compared, in words.
-        direction: `rises`, `falls`, `stays`, `at most` or `at least`.
+        direction: `rises`, `falls`, `stays`, `does not rise`, `does not fall`, `at most` or `at least`.
         tolerance: the smallest effect that counts, or the limit.
         before: values at the first setting, one a seed; empty where one setting is compared with a limit.
         after: values at the second setting, one a seed, nan where there is none.
@@ -52,14 +54,15 @@ class Check:
             return self.tolerance - after
         if self.direction == "at least":
             return after - self.tolerance
-        return before - after if self.direction == "falls" else after - before
+        return before - after if self.direction in ("falls", "does not fall") else after - before
 
     @property
     def verdict(self) -> str:
         """`reproduced`, `contradicted` or, undecided, `not at this scale`."""
         effects = self.effects
-        if self.direction == "stays":
-            mean, error = abs(effects.mean()), effects.std(ddof=1) / math.sqrt(len(effects))
+        if self.direction in ("stays", "does not rise", "does not fall"):
+            mean, error = effects.mean(), effects.std(ddof=1) / math.sqrt(len(effects))
+            mean = abs(mean) if self.direction == "stays" else mean
             near, far = mean + 2 * error <= self.tolerance, mean - 2 * error > self.tolerance
             return REPRODUCED if near else CONTRADICTED if far else OPEN
         compared = self.direction in ("rises", "falls")
