@@ -14,8 +14,8 @@ measured values. Nobody types a verdict. `make claims` measures again. The netwo
 MNIST-1D or random, so *not at this scale* means what it says: the effect did not show here, in either direction.
 
 **The rule.** A claim has one or more checks (the lines of the middle column). A check that something rises or falls is
-✔ reproduced if it does so in every seed, by at least the tolerance in the mean; ✘ contradicted if it does the opposite
-in every seed, by at least the tolerance in the mean; ○ undecided otherwise. A limit is kept if it is kept in every
+✔ reproduced if its mean change over the seeds is at least the tolerance and more than two standard errors from zero;
+✘ contradicted if the same holds of the opposite change; ○ undecided otherwise. A limit is kept if it is kept in every
 seed, and broken if it is broken in every seed. Something stays if its mean change, give or take two standard errors, is
 within the tolerance, and does not if it is outside; *does not rise* and *does not fall* are the same for one direction
 of change. With a run that diverged before it could be measured nothing is

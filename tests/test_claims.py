@@ -127,7 +127,7 @@ def test_the_verdict_on_a_claim(marks, verdict):
     assert verdicts.read(record | {"seeds": [0, 1], "checks": checks}).verdict == verdict
 
 
-def test_every_claim_was_run_with_five_seeds_twice_and_is_not_older_than_its_definition():
+def test_every_claim_was_run_with_many_seeds_twice_and_is_not_older_than_its_definition():
     stored, again = {claim.id: claim for claim in ledger()}, ledger().again
     assert list(stored) == list(ENTRIES)
     for name, entry in ENTRIES.items():
@@ -168,7 +168,7 @@ def test_a_chapter_shows_its_own_rows():
     assert {claim.chapter for claim in own} == {"02_width"}
     text = own._repr_markdown_()
     assert text.count("\n| ") == 1 + len(own.claims)
-    assert "5 seeds" in text
+    assert "10 seeds" in text
     with pytest.raises(ValueError, match=r"no claim of '09_none': choose one of 01_concept"):
         ledger("09_none")
 

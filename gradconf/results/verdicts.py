@@ -4,8 +4,8 @@ A claim has one or more checks. A check compares two settings seed by seed, or o
 
 | direction | effect in one seed | reproduced if | contradicted if |
 | --- | --- | --- | --- |
-| rises | `to - from` | positive in every seed, mean at least the tolerance | the same of minus the effect |
-| falls | `from - to` | positive in every seed, mean at least the tolerance | the same of minus the effect |
+| rises | `to - from` | `mean - 2 e > 0` and `mean >= tolerance` | the same of minus the effect |
+| falls | `from - to` | `mean - 2 e > 0` and `mean >= tolerance` | the same of minus the effect |
 | at most | `tolerance - at` | not negative in any seed | negative in every seed |
 | at least | `at - tolerance` | not negative in any seed | negative in every seed |
 | stays | `to - from` | `abs(mean) + 2 e <= tolerance` | `abs(mean) - 2 e > tolerance` |
@@ -60,18 +60,15 @@ class Check:
     def verdict(self) -> str:
         """`reproduced`, `contradicted` or, undecided, `not at this scale`."""
         effects = self.effects
+        if self.direction in ("at most", "at least"):
+            return REPRODUCED if (effects >= 0).all() else CONTRADICTED if (effects < 0).all() else OPEN
+        mean, error = effects.mean(), effects.std(ddof=1) / math.sqrt(len(effects))
         if self.direction in ("stays", "does not rise", "does not fall"):
-            mean, error = effects.mean(), effects.std(ddof=1) / math.sqrt(len(effects))
             mean = abs(mean) if self.direction == "stays" else mean
             near, far = mean + 2 * error <= self.tolerance, mean - 2 * error > self.tolerance
             return REPRODUCED if near else CONTRADICTED if far else OPEN
-        compared = self.direction in ("rises", "falls")
-        needed = self.tolerance if compared else 0.0
-        if (effects > 0 if compared else effects >= 0).all() and effects.mean() >= needed:
-            return REPRODUCED
-        if (effects < 0).all() and effects.mean() <= -needed:
-            return CONTRADICTED
-        return OPEN
+        clear = abs(mean) > 2 * error and abs(mean) >= self.tolerance
+        return OPEN if not clear else REPRODUCED if mean > 0 else CONTRADICTED
 
     def __str__(self) -> str:
         """Return what was measured, in words, means over seeds."""
