@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from PIL import Image
 
 PALETTE = sns.color_palette("colorblind")
+COLOURS = 128
 DASHES = ("", (4, 1.5), (1, 1), (6, 1, 1, 1), (3, 1, 1, 1, 1, 1), (2, 2), (5, 1), (1, 2))
 STYLE = {
     "figure.facecolor": "white",  # a light card, legible on light and dark pages alike
@@ -38,12 +40,18 @@ class Picture:
     alt: str
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = base64.b64encode(self._png()).decode()
         width = round(self.figure.get_figwidth() * 96)
         style = f"width:{width}px;max-width:100%;height:auto;background:white"
         return f'<img alt="{html.escape(self.alt)}" style="{style}" src="data:image/png;base64,{data}">'
+
+    def _png(self) -> bytes:
+        """Return the image with 128 colours, which look the same and take a third of the space."""
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=144, bbox_inches="tight")
+        image = Image.open(drawn).convert("RGB")
+        image.quantize(COLOURS, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+        return small.getvalue()
 
 
 def show(figure: Figure, *, alt: str) -> Picture:
