@@ -20,6 +20,7 @@ help:  ## list the targets
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
+	$(BIN)/python book/assets.py
 	$(BIN)/python -m claims.page
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@$(BIN)/python book/times.py

@@ -44,13 +44,14 @@ def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines betwe
 
 
 def cosine_heatmap(
-    cosine: Tensor, *, labels: Tensor | None = None, title: str = "Cosines between gradients"
+    cosine: Tensor, *, labels: Tensor | None = None, of: str = "sample", title: str = "Cosines between gradients"
 ) -> Picture:
     """Draw the matrix of cosines, its rows ordered by class.
 
     Args:
         cosine: matrix of shape `(N, N)`.
         labels: classes, shape `(N,)`; given, rows are sorted by class and classes are parted by lines.
+        of: what has a gradient, such as `mini-batch`.
         title: of the figure.
 
     Returns:
@@ -67,7 +68,7 @@ def cosine_heatmap(
         borders = np.flatnonzero(np.diff(classes)) + 1
         axes.hlines(borders, *axes.get_xlim(), color="0.2", linewidth=0.5)
         axes.vlines(borders, *axes.get_ylim(), color="0.2", linewidth=0.5)
-        described = "sample" if labels is None else "sample, ordered by class"
+        described = of if labels is None else f"{of}, ordered by class"
         axes.set(xlabel=described, ylabel=described, title=title)
     return show(figure, alt=f"{title}. {_describe_heatmap(matrix, classes, labels is not None)}")
 

@@ -1,14 +1,17 @@
 """The picture that the course begins with: two samples that want a plane's points elsewhere."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from gradconf.plots.picture import PALETTE, Picture, canvas, show
 
+Points = Sequence[tuple[float, float]]
 
-def two_quadratics(spread: float, points: list[tuple[float, float]]) -> Picture:
+
+def two_quadratics(spread: float, points: Points, *, trail: Points = ()) -> Picture:
     """Draw the gradients of `f_i(w) = |w - c_i|^2 / 2`, with minima `c = (-s, 0), (s, 0)`, at some points w.
 
     `<grad f_1, grad f_2> = <w - c_1, w - c_2>` is negative exactly inside the circle with diameter `c_1 c_2`
@@ -17,6 +20,7 @@ def two_quadratics(spread: float, points: list[tuple[float, float]]) -> Picture:
     Args:
         spread: s, half the distance of the minima.
         points: where to draw both descent directions `-grad f_i`.
+        trail: points on a path, to be joined by a line.
 
     Returns:
         The picture, its alternative text holding the inner product and the cosine at each point.
@@ -25,12 +29,13 @@ def two_quadratics(spread: float, points: list[tuple[float, float]]) -> Picture:
     with canvas(width=6.4, height=5.2) as (figure, (axes,)):
         circle = np.linspace(0, 2 * np.pi, 200)
         axes.fill(spread * np.cos(circle), spread * np.sin(circle), color="0.85", label="the gradients clash")
+        axes.plot(*np.array(trail, dtype=float).reshape(-1, 2).T, ".-", color="0.5", linewidth=1)
         for k, minimum in enumerate(minima):
             axes.plot(*minimum, "*", markersize=15, color=PALETTE[k], label=f"minimum of sample {k + 1}")
         for point in np.array(points, dtype=float):
             axes.plot(*point, "o", color="0.2", markersize=5)
             _arrows(axes, point, minima)
-        reach = 1.15 * max(spread, np.abs(points).max())
+        reach = 1.15 * max(spread, np.abs([*points, *trail]).max())
         axes.set(xlim=(-1.3 * reach, 1.3 * reach), ylim=(-reach, reach), aspect="equal")
         axes.set(xlabel="first weight", ylabel="second weight", title="Descent directions of two samples")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9, columnspacing=1)
