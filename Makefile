@@ -13,10 +13,10 @@ export MPLBACKEND := agg
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test bench claims lint format clean
+.PHONY: help book serve test test-site bench claims lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
@@ -31,9 +31,12 @@ serve:  ## show the built site at http://localhost:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q tests --ignore=tests/site
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
+
+test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
+	$(BIN)/python -m pytest -q tests/site
 
 bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
 	$(BENCH)/bin/python -m benchmarks.run
@@ -64,7 +67,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "gradconf needs Python 3.11 or newer: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[book,test,lint,recipes]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[book,test,site,lint,recipes]"
 	@touch $@
 
 $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt

@@ -1,0 +1,105 @@
+"""What a reader sees with no kernel and no other host: everything."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT, SCREENS, SIZES
+
+AXE = ROOT / "_build" / "assets" / "axe-core" / "4.14.1" / "package" / "axe.min.js"
+THEIRS = {"label-content-name-mismatch", "region"}  # the theme's own search buttons and logo
+VISIBLE = "[...document.querySelectorAll('.widget-html img')].filter(i => i.offsetParent).map(i => i.alt)"
+
+
+def test_a_page_needs_no_other_host(readers, page):
+    reader = readers["wide"]
+    reader.open(page)
+    assert reader.refused == []
+    assert reader.errors == []
+
+
+def test_formulas_are_rendered(readers, page):
+    tab = readers["wide"].open(page)
+    raw = tab.eval_on_selector_all(
+        ".math", "all => all.filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)"
+    )
+    assert raw == []
+    assert tab.locator("mjx-merror").count() == 0
+
+
+def test_pictures_have_words_of_their_own(readers, page):
+    tab = readers["wide"].open(page)
+    alts = tab.eval_on_selector_all("article img", "all => all.map(i => i.alt)")
+    assert all(len(alt) > 15 and not re.search(r"\.(png|svg|jpg)|_images", alt) for alt in alts), alts
+    assert len(set(alts)) == len(alts), "two pictures with the same words"
+
+
+def test_nothing_is_wider_than_a_phone(readers, page):
+    tab = readers["phone"].open(page)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    widths = tab.eval_on_selector_all("article img", "all => all.filter(i => i.offsetParent).map(i => i.clientWidth)")
+    assert all(width >= 200 for width in widths), "a figure too small to read"
+
+
+def test_a_chapter_has_two_figures_that_follow_the_keyboard(readers, chapter):
+    tab = readers["wide"].open(chapter)
+    figures = tab.locator(".cell_output .widget-vbox:has(> .widget-slider, > .widget-radio)")
+    assert figures.count() >= 2
+    for figure in figures.all():
+        controls = figure.locator("> .widget-slider .noUi-handle, > .widget-radio input:checked")
+        assert controls.count() == figure.locator("> .widget-slider, > .widget-radio").count()
+        for control in controls.all():
+            before = tab.evaluate(VISIBLE)
+            control.focus()
+            tab.keyboard.press("ArrowRight")
+            tab.wait_for_function(f"JSON.stringify({VISIBLE}) !== {repr_js(before)}", timeout=5000)
+
+
+def repr_js(values):
+    return json.dumps(json.dumps(values, ensure_ascii=False, separators=(",", ":")), ensure_ascii=False)
+
+
+def test_sliders_say_name_and_value(readers, chapter):
+    tab = readers["wide"].open(chapter)
+    told = tab.eval_on_selector_all(
+        ".noUi-handle", "all => all.map(h => [h.getAttribute('aria-label'), h.getAttribute('aria-valuetext')])"
+    )
+    assert all(name and value for name, value in told)
+
+
+@pytest.mark.parametrize("size", ["wide", "dark"])
+def test_axe_finds_nothing(readers, page, size):
+    tab = readers[size].open(page)
+    assert tab.evaluate("document.documentElement.dataset.theme") == ("dark" if SIZES[size]["dark"] else "light")
+    tab.evaluate(AXE.read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run()")["violations"]
+    ours = [
+        f"{violation['id']}: {node['target']}"
+        for violation in found
+        if violation["id"] not in THEIRS
+        for node in violation["nodes"]
+    ]
+    assert ours == []
+
+
+def test_figures_stay_on_a_light_card_in_the_dark(readers, chapter):
+    tab = readers["dark"].open(chapter)
+    colours = tab.eval_on_selector_all(
+        "article img[src^='data:']", "all => all.map(i => getComputedStyle(i).backgroundColor)"
+    )
+    assert set(colours) == {"rgb(255, 255, 255)"}
+
+
+def test_a_page_stays_small(page):
+    assert (ROOT / "_build" / "html" / page).stat().st_size < 3e6
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_screenshots_are_written(readers, page, size):
+    SCREENS.mkdir(exist_ok=True)
+    tab = readers[size].open(page)
+    height = tab.evaluate("document.documentElement.scrollHeight")
+    path = SCREENS / f"{page.removesuffix('.html').replace('/', '-')}-{size}.png"
+    tab.screenshot(path=path, full_page=True)
+    assert path.stat().st_size > 10_000
+    assert height > 500
