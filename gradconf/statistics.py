@@ -49,7 +49,7 @@ class Confusion(PairStatistics):
         gradient_diversity: `sum_i |g_i|^2 / |sum_i g_i|^2` (Yin et al. 2018).
         coherence: m-coherence `|sum_i g_i|^2 / sum_i |g_i|^2`, from 0 to N, 1 for orthogonal gradients
             (Chatterjee & Zielinski 2020).
-        noise_scale: simple noise scale `tr(Sigma) / |grad F|^2` (McCandlish et al. 2018), unbiased: |grad F|^2 is
+        noise_scale: simple noise scale `tr(Sigma) / |grad F|^2` (McCandlish et al. 2018), unbiased: `|grad F|^2` is
             the mean off-diagonal entry of K, and tr(Sigma) the mean diagonal entry less that. In gradients: times
             the batch size for a mini-batch Gram matrix. nan where the mean off-diagonal entry is not positive.
     """
