@@ -13,7 +13,7 @@ export MPLBACKEND := agg
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test test-site bench claims lint format clean
+.PHONY: help book serve test test-site set-repo newest bench claims lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
 	$(BIN)/python -m pytest -q tests/site
 
+newest:  ## like the first step of all others, but with the newest version of every package
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade -e ".[book,test,site,lint,recipes]"
+	@touch $(READY)
+
+set-repo: $(READY)  ## write the repository's address wherever it stands: make set-repo URL=https://github.com/ACCOUNT/NAME
+	@$(BIN)/python book/set_repository.py $(URL)
+
 bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
 	$(BENCH)/bin/python -m benchmarks.run
 	$(BENCH)/bin/python -m benchmarks.report
@@ -52,6 +60,8 @@ lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify chapters/*.ipynb
 	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 
 format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix .

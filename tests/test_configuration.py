@@ -1,7 +1,9 @@
 """The files around the code agree with each other."""
 
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import gradconf
+from book.set_repository import site
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,13 +57,38 @@ def test_conda_and_binder_get_the_same_packages_from_the_same_place():
     assert "-c constraints.txt -e" in (ROOT / "Makefile").read_text()
 
 
-def test_the_address_of_the_repository_is_written_once():
-    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    account = url.removeprefix("https://github.com/").split("/")[0]
-    listed = subprocess.run(["git", "grep", "-lF", account], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode > 1:
+def addresses(folder):
+    """Every address in the tree of this repository, and of the site that it is published as."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True)
+    if listed.returncode:
         pytest.skip("this is no git checkout")
-    assert set(listed.stdout.split()) <= {"_config.yml"}
+    found = set()
+    for name in filter(None, listed.stdout.split("\0")):
+        if not name.endswith(".png") and name != "tests/test_configuration.py":
+            text = (folder / name).read_text(encoding="utf-8")
+            found |= set(re.findall(r"https://github\.com/[\w-]+/gradconf\b|https://[\w-]+\.github\.io/[\w-]+/", text))
+    return found
+
+
+def test_all_addresses_of_the_repository_agree():
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    assert addresses(ROOT) == {url, site(url)}
+
+
+def test_set_repo_changes_them_all(tmp_path):
+    if subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "fork"]).returncode:
+        pytest.skip("this is no git checkout")
+    new = "https://github.com/Some-School/gradconf"
+    for folder in ("book", "."):
+        for path in (ROOT / folder).glob("*"):  # as it is now, committed or not
+            if path.is_file() and (tmp_path / "fork" / folder / path.name).exists():
+                shutil.copy(path, tmp_path / "fork" / folder)
+    command = [sys.executable, "book/set_repository.py"]
+    run = subprocess.run([*command, f"{new}.git"], cwd=tmp_path / "fork", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert addresses(tmp_path / "fork") == {new, "https://some-school.github.io/gradconf/"}
+    wrong = subprocess.run([*command, "gradconf"], cwd=tmp_path / "fork", capture_output=True, text=True)
+    assert "give the repository's address" in wrong.stderr
 
 
 def test_version_and_licence_agree():

@@ -1,10 +1,14 @@
 """What a reader sees with no kernel and no other host: everything."""
 
+import functools
 import json
 import re
 
 import pytest
-from conftest import ROOT, SCREENS, SIZES
+from bs4 import BeautifulSoup
+from conftest import ROOT, SCREENS, SITE, SIZES
+
+from book import set_repository
 
 AXE = ROOT / "_build" / "assets" / "axe-core" / "4.14.1" / "package" / "axe.min.js"
 THEIRS = {"label-content-name-mismatch", "region"}  # the theme's own search buttons and logo
@@ -103,3 +107,37 @@ def test_screenshots_are_written(readers, page, size):
     tab.screenshot(path=path, full_page=True)
     assert path.stat().st_size > 10_000
     assert height > 500
+
+
+def test_links_and_anchors_resolve(page):
+    soup = read(page)
+    for link in soup.select("article a[href]"):
+        target, _, anchor = link["href"].partition("#")
+        if not target.startswith(("http", "mailto")):
+            other = (SITE / page).parent / target if target else SITE / page
+            assert other.exists(), link["href"]
+            assert not anchor or read(other.resolve().relative_to(SITE).as_posix()).find(id=anchor), link["href"]
+
+
+@functools.cache
+def read(page):
+    return BeautifulSoup((SITE / page).read_text(encoding="utf-8"), "html.parser")
+
+
+def test_launch_buttons_open_this_chapter(chapter):
+    address = set_repository.present().removeprefix("https://github.com/")
+    notebook = chapter.removesuffix(".html") + ".ipynb"
+    links = {link["href"] for link in read(chapter).select("header a[href]")}
+    assert f"https://colab.research.google.com/github/{address}/blob/main/{notebook}" in links
+    assert f"https://mybinder.org/v2/gh/{address}/main?urlpath=lab/tree/{notebook}" in links
+    assert any(link.startswith(f"https://github.com/{address}/edit/main/{notebook}") for link in links)
+    assert any(link.startswith(f"https://github.com/{address}/issues/new") for link in links)
+    assert ("wait until this course is published" in read(chapter).text) == ("YOUR_ACCOUNT" in address)
+
+
+def test_search_engines_and_networks_get_a_description(page):
+    soup = read(page)
+    described = soup.find("meta", attrs={"name": "description"})
+    assert len(described["content"]) > 40
+    assert soup.find("meta", property="og:title")["content"] in soup.title.text
+    assert page in (SITE / "sitemap.xml").read_text()
