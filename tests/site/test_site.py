@@ -127,7 +127,7 @@ def read(page):
 def test_launch_buttons_open_this_chapter(chapter):
     address = set_repository.present().removeprefix("https://github.com/")
     notebook = chapter.removesuffix(".html") + ".ipynb"
-    links = {link["href"] for link in read(chapter).select("header a[href]")}
+    links = {link["href"] for link in read(chapter).select("a[href]")}
     assert f"https://colab.research.google.com/github/{address}/blob/main/{notebook}" in links
     assert f"https://mybinder.org/v2/gh/{address}/main?urlpath=lab/tree/{notebook}" in links
     assert any(link.startswith(f"https://github.com/{address}/edit/main/{notebook}") for link in links)
