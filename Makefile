@@ -20,7 +20,7 @@ help:  ## list the targets
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
-	$(BIN)/python book/assets.py
+	$(BIN)/python book/_ext/assets.py
 	$(BIN)/python -m claims.page
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@$(BIN)/python book/times.py
@@ -36,7 +36,7 @@ test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
 
 test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
-	$(BIN)/python -m pytest -q tests/site
+	$(BIN)/python -m pytest -q tests/site tests/test_pages.py
 
 newest:  ## like the first step of all others, but with the newest version of every package
 	$(PYTHON) -m venv $(VENV)

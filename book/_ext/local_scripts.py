@@ -1,25 +1,24 @@
-"""Serve MathJax and the widgets' scripts from the site itself where `book/assets.py` has fetched them.
+"""Serve MathJax and the widgets' scripts from the site itself where `assets.py` has fetched them.
 
 Else the defaults stay, which load them from a content delivery network. This is the one place that decides.
 """
 
 import shutil
-from pathlib import Path
 
+from assets import FOLDER, package
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-ASSETS = Path(__file__).parents[2] / "_build" / "assets"
-SCRIPTS = {"mathjax": "mathjax/3.2.2/package/es5/tex-svg.js", "widgets": "html-manager/1.0.15/package/dist/embed.js"}
-FONTS = "html-manager/1.0.15/package/dist/*.woff2"  # icons of the widgets
+WIDGETS = package("@jupyter-widgets/html-manager") / "dist"
+SCRIPTS = (package("mathjax") / "es5" / "tex-svg.js", WIDGETS / "embed.js")
 
 
 def _choose(app: Sphinx, config: Config) -> None:
-    if not all((ASSETS / path).exists() for path in SCRIPTS.values()):
+    if not all(path.exists() for path in SCRIPTS):
         return
-    static = ASSETS / "static"
+    static = FOLDER / "static"
     (static / "vendor").mkdir(parents=True, exist_ok=True)
-    for path in [*(ASSETS / path for path in SCRIPTS.values()), *ASSETS.glob(FONTS)]:
+    for path in [*SCRIPTS, *WIDGETS.glob("*.woff2")]:  # the fonts hold the widgets' icons
         shutil.copy(path, static / "vendor")
     config.html_static_path.append(str(static))
     config.mathjax_path = "vendor/tex-svg.js"

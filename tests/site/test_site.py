@@ -8,9 +8,10 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT, SCREENS, SITE, SIZES
 
-from book import assets, set_repository
+from book import set_repository
+from book._ext import assets
 
-AXE = assets.FOLDER / "axe-core" / assets.PACKAGES["axe-core"][0] / "package" / "axe.min.js"
+AXE = assets.package("axe-core") / "axe.min.js"
 THEIRS = {"label-content-name-mismatch", "region"}  # the theme's own search buttons and logo
 VISIBLE = "[...document.querySelectorAll('.widget-html img')].filter(i => i.offsetParent).map(i => i.alt)"
 

@@ -1,7 +1,7 @@
 """Fetch the scripts that pages need from npm, so that the site asks no other host for anything.
 
 `make book` runs this. Without npm, or without a network, pages load the same scripts from a content delivery network,
-as `book/_ext/local_scripts.py` decides.
+as `local_scripts.py` beside this decides.
 """
 
 import base64
@@ -12,7 +12,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "_build" / "assets"
+FOLDER = Path(__file__).parents[2] / "_build" / "assets"
 PACKAGES = {  # version and SHA-512 of the archive, as npm publishes it
     "mathjax": (
         "3.2.2",
@@ -37,9 +37,13 @@ def main() -> None:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (version, digest) in PACKAGES.items():
-        target = FOLDER / name.split("/")[-1] / version
-        if not target.exists():
-            _fetch(npm, f"{name}@{version}", digest, target)
+        if not package(name).exists():
+            _fetch(npm, f"{name}@{version}", digest, package(name).parent)
+
+
+def package(name: str) -> Path:
+    """Return the folder that a package's files are in, once it has been fetched."""
+    return FOLDER / name.split("/")[-1] / PACKAGES[name][0] / "package"
 
 
 def _fetch(npm: str, package: str, digest: str, target: Path) -> None:
