@@ -117,7 +117,7 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
     with untouched(problem.model):
         before = _generator_state(problem.device)
         first = problem.losses(rows)
-        if all(map(np.array_equal, before, _generator_state(problem.device))):
+        if before == _generator_state(problem.device):
             return first
     with untouched(problem.model):
         for device in {torch.device("cpu"), problem.device}:
@@ -134,6 +134,6 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
 
 def _generator_state(device: torch.device) -> tuple:
     """Return the state of every global generator a model may draw from."""
-    drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0)
-    python, numbers = random.getstate(), np.random.get_state()[1:3]
-    return torch.get_rng_state(), drawn, python[1], python[2] or 0, *numbers
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    _, key, *position = np.random.get_state()
+    return *(state.numpy().tobytes() for state in states), random.getstate(), key.tobytes(), *position

@@ -24,6 +24,14 @@ def free(device: torch.device) -> int:
         return 2**32
 
 
+def keep_freed() -> None:
+    """Let the system's allocator keep memory that is freed, as fetching it again can take longer than a layer.
+
+    glibc hands back what is free beyond twice the largest block that was freed so far, 32 MiB at most; one is enough.
+    """
+    torch.empty(2**23 - 2**13, dtype=torch.uint8)
+
+
 def size(number: float) -> str:
     """Write a number of bytes in a unit that suits it, rounded up.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import panel, scaled
+from gradconf.engine.contributions import panel, plain, scaled
 
 COLUMNS = 2**15  # summed in the model's precision before they join the float64 sum
 NARROW = 2**11  # fewer columns than this wait for others
@@ -44,12 +44,16 @@ class Accumulator:
             panels: first row k and values from column k on, shape `(m, N - k)`.
             exponent: shape `(N,)`; true values are `values_ij * 2^(exponent_i + exponent_j)`.
         """
+        as_they_are = plain(exponent)
         power = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
         if key not in self.sums:
             self.sums[key] = torch.zeros(self.n, self.n, dtype=torch.float64, device=self.device)
         for k, values in panels:
             rows = slice(k, k + len(values))
-            self.sums[key][rows, k:].addcmul_(values.double().mul_(power[rows, None]), power[k:])
+            if as_they_are:
+                self.sums[key][rows, k:].add_(values.double())
+            else:
+                self.sums[key][rows, k:].addcmul_(values.double().mul_(power[rows, None]), power[k:])
 
     def entry(self, i: int) -> float:
         """Return what the matrices so far add up to at `(i, i)`."""

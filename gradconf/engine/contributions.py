@@ -6,7 +6,7 @@ A use with inputs `a_it` and output gradients `d_it` at positions t = 1..T has t
 
 The left side is one matrix product after another ("form"), the right side needs no gradient ("contract"). Values are
 scaled sample by sample with powers of two, `true value = value * 2^exponent`, so that float32 products neither
-underflow nor overflow.
+underflow nor overflow. Where they would do neither anyhow, exponents are 0, and a CPU then spares the multiplication.
 """
 
 import math
@@ -21,19 +21,32 @@ CACHE = 2**20  # bytes of unfolded inputs at a time: what a processor's cache ho
 CUDA_CACHE = 2**28
 PRODUCTS = 2**24  # bytes of products between positions at a time
 LOWEST = -126  # exponent of float32's smallest normal number, and of zero
+MILD = 2.0**24  # a product of four norms between 1 / MILD and MILD is a normal number
 
 
 def panel(n: int) -> int:
     """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
-    return 32 if n < 256 else 64 if n < 1024 else 128
+    return 32 if n < 256 else 128
 
 
 def exponents(values: Tensor) -> Tensor:
-    """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`."""
+    """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`.
+
+    On a CPU they are all 0 where every sample's values can be multiplied as they are. A GPU would have to wait to know.
+    """
+    if not values.is_cuda:
+        least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
+        if least.item() > 1 / MILD and most.item() < MILD:
+            return torch.zeros(len(values), dtype=torch.int32)
     order = sorted(range(1, values.dim()), key=lambda k: -values.stride(k))
     flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
-    largest = torch.maximum(flat.amax(1), -flat.amin(1))  # several times faster than a norm
+    largest = torch.maximum(flat.amax(1), -flat.amin(1))
     return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
+
+
+def plain(exponent: Tensor) -> bool:
+    """Tell whether values need no scaling, where that can be told without waiting."""
+    return not exponent.is_cuda and not exponent.any()
 
 
 def factors(exponent: Tensor, values: Tensor) -> Tensor:
@@ -43,7 +56,7 @@ def factors(exponent: Tensor, values: Tensor) -> Tensor:
 
 def scaled(values: Tensor, exponent: Tensor) -> Tensor:
     """Return `values_i * 2^(-exponent_i)`, shape `(N, ...)`."""
-    return values * factors(exponent, values)
+    return values if plain(exponent) else values * factors(exponent, values)
 
 
 class Contribution:
@@ -77,7 +90,8 @@ class Rows(Contribution):
     @cached_property
     def exponent(self) -> Tensor:
         """Exponent of the gradients, shape `(N,)`."""
-        return exponents(self.gradients)
+        same = self.joins is not None and self.joins.d.shape[-1] == 1  # sums over one position
+        return self.joins.d_exponent if same else exponents(self.gradients)
 
     @property
     def pieces(self) -> int:
@@ -167,9 +181,10 @@ class Outer(Contribution):
 
     def with_bias(self) -> "Outer":
         """Return the contribution of weights and bias together, to be contracted."""
-        return replace(self, a_exponent=self.a_exponent.clamp(min=1), bias=True)
+        exponent = self.a_exponent if plain(self.a_exponent) else self.a_exponent.clamp(min=1)
+        return replace(self, a_exponent=exponent, bias=True)
 
-    @property
+    @cached_property
     def exponent(self) -> Tensor:
         """Exponent of the gradients, shape `(N,)`."""
         return (self.a_exponent + self.d_exponent).clamp(LOWEST, -LOWEST)
@@ -202,13 +217,13 @@ class Outer(Contribution):
         a = self.a[some] if self.axis or self.d.shape[1] > 1 else self.a
         d = self.d if self.axis else self.d[some]
         n, groups, outer, positions = d.shape
-        inner, factor = math.prod(a.shape[2:]) // positions, factors(self.exponent, d)
+        inner, exponent = math.prod(a.shape[2:]) // positions, self.exponent
         numbers = n * groups * inner * outer
         out = (d.new_empty(numbers) if memory is None else memory[:numbers]).view(n, groups, inner, outer)
         step = self._samples_at_once()
         for k in range(0, n, step):
             unfolded = a[k : k + step].reshape(-1, inner, positions)
-            outputs = (d[k : k + step] * factor[k : k + step]).flatten(0, 1)
+            outputs = scaled(d[k : k + step], exponent[k : k + step]).flatten(0, 1)
             torch.bmm(unfolded, outputs.mT, out=out[k : k + step].flatten(0, 1))
         return out.mT
 
@@ -225,15 +240,18 @@ class Outer(Contribution):
         memory = self.d.new_empty(self.numbers) if memory is None else memory
         a = _laid_out(self.a.reshape(n, groups, self.inner, positions), self.a_exponent, memory)
         d = _laid_out(self.d, self.d_exponent, memory[a.numel() :])
+        whole = plain(self.a_exponent)
         ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)  # (N T,)
         step = min(panel(n), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
         for k in range(0, n, step):
             rows, columns = slice(k * positions, min(k + step, n) * positions), slice(k * positions, None)
             parts = []
             for x, y in zip(a, d, strict=True):  # (N T, K), (N T, C)
-                inner = x[rows] @ x[columns].T
-                inner = inner.addr_(ones[rows], ones[columns]) if self.bias else inner
-                parts.append(inner.mul_(y[rows] @ y[columns].T))
+                inner, outer = x[rows] @ x[columns].T, y[rows] @ y[columns].T
+                if self.bias and whole:
+                    parts.append(outer.addcmul_(inner, outer))  # (inner + 1) outer
+                else:
+                    parts.append(outer.mul_(inner.addr_(ones[rows], ones[columns]) if self.bias else inner))
             product = parts[0] if groups == 1 else sum(parts)
             if positions > 1:
                 product = product.view(-1, positions, n - k, positions).sum((1, 3))
@@ -250,8 +268,13 @@ class Outer(Contribution):
 
 
 def _laid_out(values: Tensor, exponent: Tensor, memory: Tensor) -> Tensor:
-    """Write values of shape `(N, groups, features, T)`, scaled, into memory as `(groups, N T, features)`."""
+    """Write values of shape `(N, groups, features, T)`, scaled, into memory as `(groups, N T, features)`.
+
+    They stay where they are if they lie there like that and need no scaling.
+    """
     n, groups, features, positions = values.shape
+    if plain(exponent) and groups == 1 and values.mT.is_contiguous():
+        return values.mT.reshape(1, -1, features)
     out = memory[: values.numel()].view(groups, n, positions, features)
     torch.mul(values, factors(exponent, values), out=out.permute(1, 0, 3, 2))
     return out.flatten(1, 2)

@@ -145,7 +145,7 @@ class Pass:
         undecided = {name: uses for name, uses in ready.items() if name in self.plan.alone}
         for name, uses in undecided.items():
             row = self.places[self.plan.sample] - rows.start
-            decide(self.plan, name, uses, row, self._memory(self.plan.paths[name].numbers))
+            decide(self.plan, name, uses, row)
         join(self.plan, undecided)
         for name, uses in ready.items():
             path = self.plan.paths[name]

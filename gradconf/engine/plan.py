@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import Contribution, Outer, Rows
+from gradconf.engine.contributions import Contribution, Outer, Rows, plain
 from gradconf.engine.rules import RULES
 from gradconf.engine.tape import Use
 from gradconf.isolation import constant_parameters, full_precision, steady_losses
 from gradconf.problems import Problem
 
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
+PART = 2**17  # numbers of a gradient to compare at a time
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 
 
@@ -153,7 +154,7 @@ def contributions(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
 
 
 @torch.no_grad()
-def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], row: int, memory: Tensor) -> None:
+def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], row: int) -> None:
     """Choose a parameter's path.
 
     Args:
@@ -161,7 +162,6 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         name: of the parameter.
         uses: all its uses that a gradient reached, and what they contribute, None where there is no rule.
         row: where the sample that was run alone is among those that contribute.
-        memory: to compare gradients in, one-dimensional.
     """
     path, gradient, other = plan.paths[name], plan.alone.pop(name), plan.others.get(name)
     taken = [contribution for _, contribution in uses]
@@ -177,7 +177,7 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
     elif uses:
         gradient = taken[0].exponent.new_zeros(path.numbers, dtype=plan.dtype) if gradient is None else gradient
         in_rows = all(use.shape[0] == len(taken[0].exponent) for use, _ in uses)
-        plan.checks.append((path, in_rows, *_difference(taken, gradient, row, memory)))
+        plan.checks.append((path, in_rows, *_difference(taken, gradient, row)))
         _choose(path, taken, plan.samples)
 
 
@@ -212,26 +212,37 @@ def judge(plan: Plan) -> set[str]:
     return reasons
 
 
-def _difference(taken: list[Contribution], gradient: Tensor, row: int, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _difference(taken: list[Contribution], gradient: Tensor, row: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the norms of the difference between a gradient and what contributions give, and of the gradient.
 
     Both are to be multiplied by a power of two, of which the exponent comes last.
     """
     powers = [contribution.exponent[row] for contribution in taken]
     power = powers[0] if len(taken) == 1 else torch.stack(powers).amax()
-    down = torch.ldexp(torch.ones_like(power, dtype=gradient.dtype), -power)
-    rest = torch.mul(gradient, down, out=memory[: gradient.numel()].view(gradient.shape))
-    norm = torch.linalg.vector_norm(rest)
+    down = None if plain(power) else torch.ldexp(torch.ones_like(power, dtype=gradient.dtype), -power)
+    gradient = gradient if down is None else gradient * down
+    if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(gradient.numel()):
+        a, d = taken[0].a[row, 0], taken[0].d[row, 0]
+        return *_dense_difference(gradient, a, d if down is None else d * down), power
+    norm, rest = torch.linalg.vector_norm(gradient), gradient
     for contribution, exponent in zip(taken, powers, strict=True):
-        if isinstance(contribution, Outer) and contribution.dense(rest.numel()):  # as below, without forming
-            a, d = contribution.a[row, 0], contribution.d[row, 0] * down
-            rest.view(len(d), len(a)).addmm_(d, a.T, alpha=-1)
-            continue
         formed = contribution.sample(row)
         if formed.numel() != rest.numel():
             return torch.full_like(norm, math.inf), norm, power
-        rest.sub_((formed if len(taken) == 1 else torch.ldexp(formed, exponent - power)).reshape(rest.shape))
+        rest = rest - (formed if len(taken) == 1 else torch.ldexp(formed, exponent - power)).reshape(rest.shape)
     return torch.linalg.vector_norm(rest), norm, power
+
+
+def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the norms of `gradient - d a^T`, formed some rows at a time, and of gradient; `(K, T)` and `(C, T)`."""
+    gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
+    if a.shape[1] == 1:  # several times faster than a product
+        less, a, d = torch.addr, a[:, 0], d[:, 0]
+    else:
+        less, a = torch.addmm, a.T
+    parts = zip(gradient.split(step), d.split(step), strict=True)
+    rests = [torch.linalg.vector_norm(less(g, x, a, alpha=-1)) for g, x in parts]
+    return torch.linalg.vector_norm(torch.stack(rests)), torch.linalg.vector_norm(gradient)
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:

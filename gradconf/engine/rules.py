@@ -63,11 +63,16 @@ def _positions(values: Tensor, n: int) -> Tensor:
     return values.reshape(n, -1, values.shape[-1]).mT[:, None]
 
 
+def _total(d: Tensor) -> Tensor:
+    """Return the sum over positions, without a copy where there is one."""
+    return d[..., 0] if d.shape[-1] == 1 else d.sum(-1)
+
+
 @rule(F.linear, "input weight bias")
 def _linear(call: Call, d: Tensor, n: int) -> Contributions:
     """`y_t = W a_t + b`: `dW = sum_t d_t a_t^T`, `db = sum_t d_t`."""
     outer = Outer.of(_positions(call["input"], n), _positions(d, n))
-    return {"weight": outer, "bias": Rows(outer.d.sum(-1).flatten(1), joins=outer)}
+    return {"weight": outer, "bias": Rows(_total(outer.d).flatten(1), joins=outer)}
 
 
 @rule(torch.addmm, "bias input weight")

@@ -12,7 +12,7 @@ from gradconf.engine.passes import Key, Pass, joined
 from gradconf.engine.plan import FALL_BACK, OTHER_GRADIENT, OtherWay, Plan, begin, judge, sentence
 from gradconf.gradients import per_sample_gradients
 from gradconf.isolation import untouched
-from gradconf.memory import bundles
+from gradconf.memory import bundles, keep_freed
 from gradconf.mixing import JOINT_SAMPLES
 from gradconf.problems import Problem
 from gradconf.samples import select
@@ -33,6 +33,7 @@ def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Ten
         MemoryError: if not even one sample, or one piece of one parameter, fits.
         ValueError: if there are no per-sample gradients.
     """
+    keep_freed()
     plan = begin(problem)
     try:
         return _work(problem, plan, key, max_memory)

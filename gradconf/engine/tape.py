@@ -6,17 +6,19 @@ Keyed by function, not by module, so that tied weights and functional calls are 
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gradconf.engine.rules import bind
 
+SEQUENCES = (tuple, list)
+HOLDERS = (*SEQUENCES, dict)
 DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)
 
 
@@ -75,7 +77,7 @@ class Tape(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run a torch function, with parameters detached, and record it if it has some."""
         kwargs = kwargs or {}
-        found = {self.names[id(p)]: p for p in _parameters((args, kwargs)) if id(p) in self.names}
+        found = {self.names[id(v)]: v for v in _flat((args, kwargs)) if id(v) in self.names}
         if not found or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         call = bind(func, args, kwargs)
@@ -106,6 +108,7 @@ class Tape(TorchFunctionMode):
             leaf = output.detach().requires_grad_()
             self.leaves.append(leaf)
             output = torch.ops.aten._unsafe_view(leaf, leaf.shape)  # an in-place activation may follow
+            leaf.data = leaf.new_empty(0)  # it only marks the end; the view alone holds the values
         elif output._is_view():  # the same
             of_own = func is F.linear  # a view of what nobody else holds
             output = torch.ops.aten._unsafe_view(output, output.shape) if of_own else output.clone()
@@ -127,20 +130,14 @@ class Tape(TorchFunctionMode):
     def _detached(self, values: Any) -> Any:
         if isinstance(values, dict):
             return {k: self._detached(v) for k, v in values.items()}
-        if isinstance(values, tuple | list) and not hasattr(values, "_fields"):
+        if isinstance(values, SEQUENCES) and not hasattr(values, "_fields"):
             return type(values)(self._detached(v) for v in values)
         return values.detach() if id(values) in self.names else values
 
 
-def _parameters(values: Any) -> Iterator[Tensor]:
-    return (v for v in _flat(values) if isinstance(v, nn.Parameter))
-
-
-def _flat(values: Any) -> Iterator[Any]:
+def _flat(values: Any) -> list[Any]:
     if isinstance(values, dict):
         values = values.values()
-    elif not isinstance(values, tuple | list):
-        yield values
-        return
-    for value in values:
-        yield from _flat(value)
+    elif not isinstance(values, SEQUENCES):
+        return [values]
+    return [leaf for value in values for leaf in (_flat(value) if isinstance(value, HOLDERS) else (value,))]
