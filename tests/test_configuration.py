@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 import gradconf
 from book.set_repository import site
+from colab.attempt import OURS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -44,6 +45,18 @@ def test_the_package_states_lower_bounds_only(text):
     assert {clause.operator for clause in Requirement(text).specifier} == {">="}
     assert Requirement(text).name != "torchvision"
     assert re.fullmatch(r">=3\.\d+", PROJECT["requires-python"])
+
+
+def test_colab_has_all_dependencies_but_those_that_the_first_cell_may_install():
+    lines = (ROOT / "colab" / "pins.txt").read_text().splitlines()
+    pins = {canonical(name): version for name, version in (line.split("==") for line in lines if line[0] != "#")}
+    lacking = set()
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        name = canonical(requirement.name)
+        lacking |= {name} - pins.keys()
+        assert name in lacking or requirement.specifier.contains(pins[name])
+    assert lacking == {"mnist1d"}
+    assert lacking < OURS
 
 
 def test_conda_and_binder_get_the_same_packages_from_the_same_place():

@@ -116,9 +116,9 @@ def test_notes_are_those_of_the_version():
 
 @pytest.mark.parametrize("before", ["", "@v0.1.0"])
 def test_first_cells_are_pinned_and_freed(before):
-    text = f'"    %pip install -q git+https://github.com/Some-One/gradconf{before}\\n",'
-    assert "Some-One/gradconf@v1.2.3\\n" in pinned(text, "v1.2.3")
-    assert "Some-One/gradconf\\n" in pinned(text, "")
+    text = f'"    %pip install -q git+https://github.com/Some-One/Course{before}\\n",'
+    assert "Some-One/Course@v1.2.3\\n" in pinned(text, "v1.2.3")
+    assert "Some-One/Course\\n" in pinned(text, "")
 
 
 def wheel(folder, names):
