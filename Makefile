@@ -6,6 +6,10 @@ READY  := $(VENV)/.ready
 BENCH  := .venv-bench
 COLAB  := .venv-colab
 CELL_TIMEOUT := 120
+# The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
+OLDEST_TORCH := 2.13.0
+NOT_UNIT := configuration chapters pages book recipes benchmarks release colab claims
+UNIT_TESTS := $(filter-out $(NOT_UNIT:%=tests/test_%.py),$(wildcard tests/test_*.py))
 NOTEBOOKS := $(wildcard chapters/*.ipynb assignments/*.ipynb)
 
 # Output on stderr fails the book, and progress bars are written there.
@@ -61,6 +65,21 @@ dist: $(READY) $(COLAB)/.ready  ## build wheel and sdist into dist/, check what 
 	$(BIN)/python -m release.contents dist
 	$(COLAB)/bin/python -m release.trial dist
 
+minimum: $(READY)  ## unit tests with the lower bounds of pyproject.toml, and type hints against torch 2.6
+	rm -rf .venv-minimum
+	$(PYTHON) -m venv .venv-minimum
+	$(BIN)/python -m release.bounds > .venv-minimum/bounds.txt
+	.venv-minimum/bin/python -m pip install -q -c .venv-minimum/bounds.txt "torch==$(OLDEST_TORCH)" -e ".[test]"
+	.venv-minimum/bin/python -m pytest -q $(UNIT_TESTS)
+	$(BIN)/python -m release.oldest_torch
+
+binder: $(READY)  ## install what environment.yml asks pip for, as Binder does, and run the package from it
+	rm -rf .venv-binder
+	$(PYTHON) -m venv .venv-binder
+	.venv-binder/bin/python -m pip install -q $$($(BIN)/python -m release.binder)
+	.venv-binder/bin/python -m gradconf
+	.venv-binder/bin/jupyter kernelspec list
+
 release:  ## commit and tag a release: make release VERSION=0.2.0; with DRY=1 show what that would change
 	$(PYTHON) -m release.prepare $(VERSION) $(if $(DRY),--dry-run)
 
@@ -88,7 +107,7 @@ format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/nbstripout --keep-id chapters/*.ipynb
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(BENCH) $(COLAB) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(COLAB) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

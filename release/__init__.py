@@ -1,1 +1,1 @@
-"""Makes a release: what has to change for it, what its archives hold, and that they work once installed."""
+"""Makes a release, checks what its archives hold, and that they work where others will install them."""
