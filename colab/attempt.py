@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 from colab.environment import fresh, installed
 
 OURS = {"gradconf", "mnist1d", "lazy-importer"}  # mnist1d, which Colab lacks too, needs the last
-UNLIKE = {"MPLBACKEND", "OMP_NUM_THREADS", "PYTHONPATH", "TQDM_DISABLE", "VIRTUAL_ENV"}  # set here, not in Colab
+UNLIKE = {"MPLBACKEND", "PYTHONPATH", "TQDM_DISABLE", "VIRTUAL_ENV"}  # set here, not in Colab
 
 
 @dataclass(frozen=True)
