@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from colab.environment import fresh, installed
 
@@ -51,7 +51,7 @@ def attempt(path: Path, folder: Path, variables: dict[str, str]) -> Report:
     before, start, faults = installed(python), time.perf_counter(), []
     try:
         execute(notebook, python, alone, variables)
-    except CellExecutionError as error:
+    except (CellControlSignal, DeadKernelError) as error:  # a cell failed, took too long, or ended the kernel
         faults.append(str(error))
     seconds = time.perf_counter() - start
     after = installed(python)
@@ -69,7 +69,8 @@ def execute(notebook: nbformat.NotebookNode, python: Path, folder: Path, variabl
         variables: environment variables to add.
 
     Raises:
-        CellExecutionError: at the first cell that fails.
+        CellControlSignal: at the first cell that fails or takes too long.
+        DeadKernelError: if the kernel ends.
     """
     client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
     client.create_kernel_manager()

@@ -79,6 +79,13 @@ def test_links_lead_somewhere_from_colab_too(path):
 
 
 @each_chapter
+def test_formulas_within_text_stay_on_one_line(path):
+    """Jupyter and Colab cut formulas out before they read Markdown, with what a line of a quotation begins with."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", "\n".join(markdown(path)), flags=re.S).replace("$$", "")
+    assert [line for line in text.splitlines() if line.count("$") % 2] == []
+
+
+@each_chapter
 def test_chapters_are_stored_without_outputs(path):
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in cells)
