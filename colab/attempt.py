@@ -13,7 +13,9 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from colab.environment import fresh, installed
 
-OURS = {"gradconf", "mnist1d", "lazy-importer"}  # mnist1d, which Colab lacks too, needs the last
+# Colab lacks mnist1d, which needs lazy-importer; and jedi, which IPython asks for, so that pip adds it whenever it
+# installs something that needs ipywidgets.
+OURS = {"gradconf", "mnist1d", "lazy-importer", "jedi"}
 UNLIKE = {"MPLBACKEND", "PYTHONPATH", "TQDM_DISABLE", "VIRTUAL_ENV"}  # set here, not in Colab
 
 
