@@ -13,9 +13,9 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from colab.environment import fresh, installed
 
-# Colab lacks mnist1d, which needs lazy-importer; and jedi, which IPython asks for, so that pip adds it whenever it
-# installs something that needs ipywidgets.
-OURS = {"gradconf", "mnist1d", "lazy-importer", "jedi"}
+# Colab lacks mnist1d, and jedi: IPython asks for it, so that pip adds it with whatever needs ipywidgets.
+OURS = {"gradconf", "mnist1d", "jedi"}
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else the debugger speaks up before the first cell
 UNLIKE = {"MPLBACKEND", "PYTHONPATH", "TQDM_DISABLE", "VIRTUAL_ENV"}  # set here, not in Colab
 
 
@@ -78,7 +78,7 @@ def execute(notebook: nbformat.NotebookNode, python: Path, folder: Path, variabl
     client.create_kernel_manager()
     client.km.kernel_spec.argv[0] = str(python)
     ours = {name: value for name, value in os.environ.items() if name not in UNLIKE}
-    client.execute(env=ours | variables)
+    client.execute(env=ours | variables | QUIET)
 
 
 def moved(before: dict[str, str], after: dict[str, str]) -> list[str]:
