@@ -36,7 +36,7 @@ def address(kernel, published, tmp_path):
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--NotebookApp.token=", f"--notebook-dir={alone}"]
     variables = os.environ | published | {"JUPYTER_PATH": str(kernel), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
     with log.open("w") as written:
-        server = subprocess.Popen([COLAB, "-m", "notebook", *options], env=variables, stderr=written)
+        server = subprocess.Popen([COLAB, "-m", "notebook", *options], env=variables, stdout=written, stderr=written)
     while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
         assert server.poll() is None, log.read_text()
         time.sleep(0.2)
@@ -47,7 +47,8 @@ def address(kernel, published, tmp_path):
 
 def test_both_figures_follow_the_keyboard(chromium, address):
     tab = chromium.new_page()
-    tab.goto(f"{address}/notebooks/chapter.ipynb")
+    tab.route(lambda url: not url.startswith(address), lambda route: route.abort())
+    tab.goto(f"{address}/notebooks/chapter.ipynb", wait_until="domcontentloaded", timeout=2 * MINUTES)
     tab.wait_for_function(RUN_ALL, timeout=2 * MINUTES)
     figures = tab.locator(".widget-vbox:has(> .widget-slider)")
     figures.nth(1).locator("img").wait_for(timeout=5 * MINUTES)
@@ -56,5 +57,6 @@ def test_both_figures_follow_the_keyboard(chromium, address):
         before = tab.evaluate(VISIBLE)
         figure.locator(".ui-slider-handle").focus()
         tab.keyboard.press("ArrowRight")
-        tab.wait_for_function(f"before => JSON.stringify({VISIBLE}) !== JSON.stringify(before)", arg=before)
+        changed = f"before => JSON.stringify({VISIBLE}) !== JSON.stringify(before)"
+        tab.wait_for_function(changed, arg=before, timeout=MINUTES)
     tab.close()
