@@ -73,6 +73,7 @@ minimum: $(READY)  ## unit tests with the lower bounds of pyproject.toml, and ty
 	.venv-minimum/bin/python -m pytest -q $(UNIT_TESTS)
 	$(BIN)/python -m release.oldest_torch
 
+# Where the index named there cannot be reached, PIP_RETRIES=0 saves waiting for it.
 binder: $(READY)  ## install what environment.yml asks pip for, as Binder does, and run the package from it
 	rm -rf .venv-binder
 	$(PYTHON) -m venv .venv-binder
