@@ -23,7 +23,7 @@ export OMP_NUM_THREADS := 1
 .PHONY: colab test-colab dist minimum binder release
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
