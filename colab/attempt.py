@@ -75,7 +75,7 @@ def execute(notebook: nbformat.NotebookNode, python: Path, folder: Path, variabl
     """
     client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
     client.create_kernel_manager()
-    client.km.kernel_spec.argv[:1] = [str(python), "-Xfrozen_modules=off"]  # else the debugger complains
+    client.km.kernel_spec.argv[0] = str(python)
     ours = {name: value for name, value in os.environ.items() if name not in UNLIKE}
     client.execute(env=ours | variables)
 

@@ -1,5 +1,7 @@
 """The first code cell of the chapters, where Colab's packages are."""
 
+import re
+
 import nbformat
 import pytest
 from conftest import CHAPTER, colab_run, notebook
@@ -47,5 +49,5 @@ def test_what_colab_lacks_makes_the_run_fail(tmp_path):
     nbformat.write(notebook(CELL, "%pip install -q --no-deps nbval", "import hypothesis"), path)
     done = colab_run(path)
     assert done.returncode == 1
-    assert "ModuleNotFoundError: No module named 'hypothesis'" in done.stdout
-    assert "nbval 0.11.0 was installed, which is not ours to install." in done.stdout
+    assert "No module named 'hypothesis'" in done.stdout
+    assert re.search(r"nbval \S+ was installed, which is not ours to install\.", done.stdout)
