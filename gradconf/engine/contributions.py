@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def exponents(values: Tensor) -> Tensor:
         least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
         if least.item() > 1 / MILD and most.item() < MILD:
             return torch.zeros(len(values), dtype=torch.int32)
-    order = sorted(range(1, values.dim()), key=lambda k: -values.stride(k))
+    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
     flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
     largest = torch.maximum(flat.amax(1), -flat.amin(1))
     return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
@@ -59,14 +60,29 @@ def scaled(values: Tensor, exponent: Tensor) -> Tensor:
     return values if plain(exponent) else values * factors(exponent, values)
 
 
+@dataclass
 class Contribution:
-    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter.
+    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
 
-    Attributes:
-        axis: along which dimension of the parameter pieces are cut.
-    """
+    if TYPE_CHECKING:  # fields in some, properties in others
 
-    axis = 0
+        @property
+        def axis(self) -> int:
+            """Along which dimension of the parameter pieces are cut."""
+
+        @property
+        def exponent(self) -> Tensor:
+            """Exponent of the gradients, shape `(N,)`."""
+
+        @property
+        def pieces(self) -> int:
+            """Into how many pieces the parameter can be cut."""
+
+        def rows(self, low: int, high: int) -> Tensor:
+            """Return gradients of pieces low to high, shape `(N, high - low, ...)`."""
+
+    else:
+        axis = 0
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
@@ -90,8 +106,9 @@ class Rows(Contribution):
     @cached_property
     def exponent(self) -> Tensor:
         """Exponent of the gradients, shape `(N,)`."""
-        same = self.joins is not None and self.joins.d.shape[-1] == 1  # sums over one position
-        return self.joins.d_exponent if same else exponents(self.gradients)
+        if self.joins is not None and self.joins.d.shape[-1] == 1:  # they are sums over one position
+            return self.joins.d_exponent
+        return exponents(self.gradients)
 
     @property
     def pieces(self) -> int:

@@ -17,6 +17,7 @@ from gradconf.engine.tape import Use
 from gradconf.isolation import constant_parameters, full_precision, steady_losses
 from gradconf.problems import Problem
 
+Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
 PART = 2**17  # numbers of a gradient to compare at a time
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
@@ -133,7 +134,7 @@ def begin(problem: Problem) -> Plan:
         found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
-    alone = dict(zip(problem.params, found, strict=True))
+    alone: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
     losses[middle] = loss.item()
     return Plan(paths, problem.samples, problem.dtype, middle, alone, losses, max(1, sum(held.values())))
@@ -154,7 +155,7 @@ def contributions(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
 
 
 @torch.no_grad()
-def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], row: int) -> None:
+def decide(plan: Plan, name: str, uses: Uses, row: int) -> None:
     """Choose a parameter's path.
 
     Args:
@@ -164,13 +165,13 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         row: where the sample that was run alone is among those that contribute.
     """
     path, gradient, other = plan.paths[name], plan.alone.pop(name), plan.others.get(name)
-    taken = [contribution for _, contribution in uses]
+    taken = [contribution for _, contribution in uses if contribution is not None]
     path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
     if other is not None:
         path.fall_back(f"{other} has no rule")
     elif not uses and gradient is not None:
         path.fall_back("it is used out of sight")
-    elif None in taken:
+    elif len(taken) < len(uses):
         path.fall_back(path.reason or f"the rule of {path.function} does not cover this call")
     elif len({contribution.axis for contribution in taken}) > 1:
         path.fall_back("its uses are cut into pieces differently")
@@ -181,7 +182,7 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         _choose(path, taken, plan.samples)
 
 
-def join(plan: Plan, ready: dict[str, list[tuple[Use, Contribution]]]) -> None:
+def join(plan: Plan, ready: dict[str, Uses]) -> None:
     """Let biases join weights that are contracted, among parameters of one call that are used once."""
     once = {name: uses[0][1] for name, uses in ready.items() if len(uses) == 1 and plan.paths[name].fast}
     weights = {id(taken): name for name, taken in once.items() if plan.paths[name].way == CONTRACT}
@@ -236,12 +237,11 @@ def _difference(taken: list[Contribution], gradient: Tensor, row: int) -> tuple[
 def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Return the norms of `gradient - d a^T`, formed some rows at a time, and of gradient; `(K, T)` and `(C, T)`."""
     gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
-    if a.shape[1] == 1:  # several times faster than a product
-        less, a, d = torch.addr, a[:, 0], d[:, 0]
-    else:
-        less, a = torch.addmm, a.T
     parts = zip(gradient.split(step), d.split(step), strict=True)
-    rests = [torch.linalg.vector_norm(less(g, x, a, alpha=-1)) for g, x in parts]
+    if a.shape[1] == 1:  # several times faster than a product
+        rests = [torch.linalg.vector_norm(torch.addr(g, x[:, 0], a[:, 0], alpha=-1)) for g, x in parts]
+    else:
+        rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1)) for g, x in parts]
     return torch.linalg.vector_norm(torch.stack(rests)), torch.linalg.vector_norm(gradient)
 
 
