@@ -1,10 +1,13 @@
-"""The scripts of the book."""
+"""The scripts and extensions of the book."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import gradconf
+from book._ext import executed
 
 FORGET = Path(__file__).parents[1] / "book" / "forget.py"
 
@@ -44,3 +47,18 @@ def test_results_are_kept_while_the_package_is_the_same(built):
 def test_results_are_forgotten_when_anything_changes(built, change):
     change(built)
     assert forget(built)
+
+
+def test_the_status_table_reads_what_a_chapter_prints(capsys):
+    gradconf.setup()
+    gradconf.spent()
+    date, seconds, memory, device, versions = executed.row(capsys.readouterr().out)
+    assert date.count("-") == 2
+    assert seconds == "0 s"
+    assert memory.endswith(" GB")
+    assert device
+    assert f"gradconf {gradconf.__version__}, Python 3." in versions
+
+
+def test_a_chapter_that_was_not_run_is_told():
+    assert executed.row("nothing")[0] == "not executed"

@@ -96,6 +96,9 @@ def test_version_and_licence_agree():
     assert citation["version"] == gradconf.__version__
     assert citation["license"] == PROJECT["license"] == "BSD-3-Clause"
     assert (ROOT / "LICENSE").read_text().startswith("BSD 3-Clause")
+    page = (ROOT / "book" / "citing.md").read_text()
+    assert f"Version {gradconf.__version__}}}" in page
+    assert f"{{{citation['title']}}}" in page
 
 
 def test_readme_example_runs(capsys):
