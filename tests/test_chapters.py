@@ -113,7 +113,7 @@ def test_every_term_of_the_glossary_is_linked_from_where_it_is_used():
     glossary = (ROOT / "book" / "glossary.md").read_text()
     terms = {re.sub(r"[ _]", "-", term.lower()) for term in re.findall(r"^## (.*)$", glossary, re.M)}
     pages = [path.read_text() for path in [*CHAPTERS, *(ROOT / "book").glob("*.md")]]
-    linked = {term for page in pages for term in re.findall(r"glossary\.md#([\w-]+)", page)}
+    linked = {term for page in pages for term in re.findall(r"glossary\.(?:md|html)#([\w-]+)", page)}
     assert linked == terms
 
 
