@@ -4,7 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  := .venv-bench
+COLAB  := .venv-colab
 CELL_TIMEOUT := 120
+# The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
+OLDEST_TORCH := 2.13.0
+NOT_UNIT := configuration chapters pages book recipes benchmarks release colab claims
+UNIT_TESTS := $(filter-out $(NOT_UNIT:%=tests/test_%.py),$(wildcard tests/test_*.py))
+NOTEBOOKS := $(wildcard chapters/*.ipynb assignments/*.ipynb)
 
 # Output on stderr fails the book, and progress bars are written there.
 export TQDM_DISABLE := 1
@@ -14,6 +20,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve test test-site set-repo newest bench claims lint format clean
+.PHONY: colab test-colab dist minimum binder release
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -31,7 +38,7 @@ serve:  ## show the built site at http://localhost:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
-	$(BIN)/python -m pytest -q tests --ignore=tests/site
+	$(BIN)/python -m pytest -q tests --ignore=tests/site --ignore=tests/colab
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
 
@@ -46,6 +53,36 @@ newest:  ## like the first step of all others, but with the newest version of ev
 set-repo: $(READY)  ## write the repository's address wherever it stands: make set-repo URL=https://github.com/ACCOUNT/NAME
 	@$(BIN)/python book/set_repository.py $(URL)
 
+colab: $(COLAB)/.ready  ## run notebooks as Colab does, each alone: all, or make colab NOTEBOOKS=chapters/02_width.ipynb
+	$(COLAB)/bin/python -m colab.run $(NOTEBOOKS)
+
+test-colab: $(READY) $(COLAB)/.ready  ## the first cell where it cannot install, and figures with ipywidgets 7 in Chromium
+	$(BIN)/python -m pytest -q tests/colab
+
+dist: $(READY) $(COLAB)/.ready  ## build wheel and sdist into dist/, check what they hold, install and try them
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m release.contents dist
+	$(COLAB)/bin/python -m release.trial dist
+
+minimum: $(READY)  ## unit tests with the lower bounds of pyproject.toml, and type hints against torch 2.6
+	rm -rf .venv-minimum
+	$(PYTHON) -m venv .venv-minimum
+	$(BIN)/python -m release.bounds > .venv-minimum/bounds.txt
+	.venv-minimum/bin/python -m pip install -q -c .venv-minimum/bounds.txt "torch==$(OLDEST_TORCH)" -e ".[test]"
+	.venv-minimum/bin/python -m pytest -q $(UNIT_TESTS)
+	$(BIN)/python -m release.oldest_torch
+
+binder: $(READY)  ## install what environment.yml asks pip for, as Binder does, and run the package from it
+	rm -rf .venv-binder
+	$(PYTHON) -m venv .venv-binder
+	.venv-binder/bin/python -m pip install -q $$($(BIN)/python -m release.binder)
+	.venv-binder/bin/python -m gradconf
+	.venv-binder/bin/jupyter kernelspec list
+
+release:  ## commit and tag a release: make release VERSION=0.2.0; with DRY=1 show what that would change
+	$(PYTHON) -m release.prepare $(VERSION) $(if $(DRY),--dry-run)
+
 bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
 	$(BENCH)/bin/python -m benchmarks.run
 	$(BENCH)/bin/python -m benchmarks.report
@@ -58,18 +95,19 @@ claims: $(READY)  ## measure the paper's claims with two lists of ten seeds, in 
 lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify chapters/*.ipynb
+	$(BIN)/nbstripout --keep-id --verify chapters/*.ipynb
 	$(BIN)/codespell
+	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 
 format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout chapters/*.ipynb
+	$(BIN)/nbstripout --keep-id chapters/*.ipynb
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(BENCH) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(COLAB) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -84,4 +122,10 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install -q -c constraints.txt -e .
 	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
+$(COLAB)/.ready: colab/pins.txt
+	rm -rf $(COLAB)
+	$(PYTHON) -m venv $(COLAB)
+	$(COLAB)/bin/python -m pip install -q --no-deps --no-compile -r colab/pins.txt
 	@touch $@

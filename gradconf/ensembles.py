@@ -91,9 +91,10 @@ def train_many(
         if measure or epoch == epochs or any(member.diverged_at is not None for member in alive.members):
             alive.write_back()
         alive = alive.without_diverged()
-        for member in alive.members if measure else ():
-            with modes_kept(member.model):
-                member.rows[-1] = joined(member.rows[-1], measure(member.model.train(), epoch))
+        if measure:
+            for member in alive.members:
+                with modes_kept(member.model):
+                    member.rows[-1] = joined(member.rows[-1], measure(member.model.train(), epoch))
         if not alive.members:
             break
         progress.set_postfix(loss=f"{min(member.rows[-1]['train_loss'] for member in alive.members):.3g}")

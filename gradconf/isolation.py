@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
     backends = torch.backends
     holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
     holders += [getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
-    switches = [(holder, "fp32_precision", "ieee") for holder in holders if hasattr(holder, "fp32_precision")]
+    switches: list[tuple[Any, str, Any]] = [
+        (holder, "fp32_precision", "ieee") for holder in holders if hasattr(holder, "fp32_precision")
+    ]
     switches = switches or [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
     before = [getattr(holder, name) for holder, name, _ in switches]
     try:
@@ -135,5 +138,5 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
 def _generator_state(device: torch.device) -> tuple:
     """Return the state of every global generator a model may draw from."""
     drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0)
-    python, numbers = random.getstate(), np.random.get_state()[1:3]
+    python, numbers = random.getstate(), tuple(np.random.get_state())[1:3]
     return torch.get_rng_state(), drawn, python[1], python[2] or 0, *numbers

@@ -41,9 +41,10 @@ def measure(
         ValueError: as in `gram`, or if there is only one sample.
         MemoryError: as in `gram`.
     """
-    classes = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
     products = gram(model, loss_fn, inputs, targets, params=params, max_memory=max_memory)
-    return confusion(products, labels=targets if classes else None)
+    if isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point():
+        return confusion(products, labels=targets)
+    return confusion(products)
 
 
 def explain(

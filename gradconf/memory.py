@@ -57,7 +57,8 @@ def bundles(items: Iterable[tuple[Any, float]], budget: float) -> Iterator[list]
         >>> list(bundles([("a", 2), ("b", 2), ("c", 3)], 4))
         [['a', 'b'], ['c']]
     """
-    bundle, total = [], 0.0
+    bundle: list[Any] = []
+    total = 0.0
     for item, more in items:
         if bundle and total + more > budget:
             yield bundle

@@ -27,7 +27,7 @@ def refuse_mixing(problem: Problem, alone: Tensor, together: Tensor, first: int)
     relative, absolute = (1e-6, 1e-10) if alone.dtype == torch.float64 else (1e-3, 1e-5)
     if torch.allclose(alone, together, rtol=relative, atol=absolute):
         return
-    worst = (alone - together).abs().argmax().item() + first
+    worst = int((alone - together).abs().argmax()) + first
     exact = problem if alone.dtype == torch.float64 else problem.double()
     start = max(0, min(worst, problem.samples - JOINT_SAMPLES))
     with untouched(exact.model), torch.no_grad():
@@ -44,7 +44,7 @@ def refuse_mixing(problem: Problem, alone: Tensor, together: Tensor, first: int)
 def _outputs(problem: Problem, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the losses of some samples, and what each module returned, by name in the order of completion."""
     names = {module: name for name, module in problem.model.named_modules() if name}
-    found = {}
+    found: dict[str, Tensor] = {}
 
     def note(module: torch.nn.Module, _: tuple, output: Tensor) -> None:
         if module in names and isinstance(output, Tensor):
@@ -60,7 +60,8 @@ def _outputs(problem: Problem, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
 def _first_difference(alone: dict[str, Tensor], together: dict[str, Tensor], row: int, n: int) -> str:
     for name, one in alone.items():
         many = together.get(name)
-        comparable = many is not None and one.shape[:1] == (1,) and many.shape == (n, *one.shape[1:])
-        if comparable and not torch.allclose(one[0], many[row], rtol=1e-6, atol=1e-10):
+        if many is None or one.shape[:1] != (1,) or many.shape != (n, *one.shape[1:]):
+            continue  # not comparable
+        if not torch.allclose(one[0], many[row], rtol=1e-6, atol=1e-10):
             return f", from the layer '{name}' on"
     return ""

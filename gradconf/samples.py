@@ -165,10 +165,10 @@ def join(first: Samples, second: Samples) -> Samples:
         TypeError: if something is not a tensor.
         ValueError: if the structures, shapes or devices differ.
     """
-    same = isinstance(first, Mapping) == isinstance(second, Mapping) and (
-        not isinstance(first, Mapping) or first.keys() == second.keys()
-    )
-    if isinstance(first, Mapping) and same:
+    same = isinstance(first, Mapping) == isinstance(second, Mapping)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        same = first.keys() == second.keys()
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and same:
         second = {name: second[name] for name in first}
     a, b = leaves(first, "the first set"), leaves(second, "the second set")
     alike = [(x.shape[1:], x.device) == (y.shape[1:], y.device) for x, y in zip(a, b, strict=False)]

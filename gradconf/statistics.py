@@ -63,7 +63,7 @@ class Confusion(PairStatistics):
 
     def row(self) -> dict[str, float]:
         """Return all numbers as one flat row for a pandas table, e.g. `within_class_q01` for the nested ones."""
-        flat = {}
+        flat: dict[str, float] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, PairStatistics):
@@ -170,13 +170,16 @@ def paired_confusion(gram: Tensor) -> Confusion:
 
 
 def _confusion(
-    gram: Tensor, pairs: PairStatistics, within: PairStatistics | None = None, between: PairStatistics | None = None
+    gram: Tensor,
+    pairs: PairStatistics | None,
+    within: PairStatistics | None = None,
+    between: PairStatistics | None = None,
 ) -> Confusion:
     n = len(gram)
     trace, total = gram.trace().item(), gram.sum().item()
     off_diagonal = (total - trace) / (n * (n - 1))
     return Confusion(
-        **asdict(pairs),
+        **asdict(pairs),  # type: ignore[arg-type]
         zero_gradients=int((gram.diagonal() == 0).sum()),
         within_class=within,
         between_class=between,
@@ -190,8 +193,8 @@ def _statistics(gram: Tensor, cosines: Tensor, i: Tensor, j: Tensor) -> PairStat
     """Return the statistics of pairs `(i, j)`, each of shape `(pairs,)`, or None if there is no pair."""
     if len(i) == 0:
         return None
-    values = cosines[i, j]
-    values = values[~values.isnan()].cpu().numpy()
+    defined = cosines[i, j]
+    values = defined[~defined.isnan()].cpu().numpy()
     q01, q05, median = np.quantile(values, [0.01, 0.05, 0.5]) if len(values) else [math.nan] * 3
     return PairStatistics(
         eta=max(0.0, -gram[i, j].min().item()),

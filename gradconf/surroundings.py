@@ -13,7 +13,9 @@ _started = time.perf_counter()
 
 
 def setup(*, seed: int = 0) -> torch.device:
-    """Choose a device, seed torch, and print one line that says what the numbers below were computed with.
+    """Choose a device, seed torch, and print what the numbers below were computed with.
+
+    Without a GPU a second line says that none is needed, and how to get one.
 
     Args:
         seed: seed of torch's global generators.
@@ -23,7 +25,7 @@ def setup(*, seed: int = 0) -> torch.device:
 
     Example:
         >>> device = setup(seed=0)  # doctest: +ELLIPSIS
-        gradconf ... · Python ... · torch ... · ... · seed 0
+        gradconf ... · Python ... · torch ... · ... · seed 0...
     """
     global _started
     _started = time.perf_counter()
@@ -32,6 +34,8 @@ def setup(*, seed: int = 0) -> torch.device:
     hardware = _hardware()
     versions = f"gradconf {__version__} · Python {platform.python_version()} · torch {torch.__version__}"
     print(f"{versions} · {hardware} · seed {seed}")
+    if device.type == "cpu":
+        print(_without_gpu())
     return device
 
 
@@ -53,6 +57,14 @@ def spent() -> None:
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB of the GPU's")
     print(f"{', '.join(parts)}, on {_hardware()}, on {datetime.now(UTC):%Y-%m-%d}.")
+
+
+def _without_gpu() -> str:
+    if "google.colab" in sys.modules:
+        how = "in the menu, Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
+    else:
+        how = "run this where PyTorch finds a CUDA device"
+    return f"No GPU, and the sizes given here need none. For larger ones: {how}."
 
 
 def _hardware() -> str:

@@ -91,7 +91,8 @@ def train(
     milestones = decay_epochs(decay_at, epochs)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, decay_factor)
     steps = math.ceil(len(dataset.train_targets) / batch_size)
-    limit, rows = math.inf, []
+    limit = math.inf
+    rows: list[dict[str, float]] = []
     with modes_kept(model):
         for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
             row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}

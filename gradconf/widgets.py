@@ -37,15 +37,15 @@ def explore(draw: Callable[..., Picture], /, **values: Sequence[Any]) -> ipywidg
         >>> figure.children[0].options
         (('1', 0), ('2', 1), ('3', 2))
     """
-    values = {name: list(options) for name, options in values.items()}
-    frames = math.prod(len(options) for options in values.values())
+    choices = {name: list(options) for name, options in values.items()}
+    frames = math.prod(len(options) for options in choices.values())
     if not values or frames == 0 or frames > MANY:
         raise ValueError(
             f"a figure has between 1 and {MANY} frames, not {frames if values else 0}: choose other values."
         )
-    controls = {name: _control(name, options) for name, options in values.items()}
+    controls = {name: _control(name, options) for name, options in choices.items()}
     with tqdm(total=frames, desc="drawing", unit="frame") as progress:
-        view = _view(draw, values, controls, {}, progress)
+        view = _view(draw, choices, controls, {}, progress)
     return ipywidgets.VBox([*controls.values(), view])
 
 

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from book.set_repository import present
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 MYST = {
@@ -57,6 +59,30 @@ def test_what_colab_shows_raw_is_found(text):
 @each_chapter
 def test_markdown_is_what_colab_renders_too(path):
     assert {text: myst_only(text) for text in markdown(path) if myst_only(text)} == {}
+
+
+@each_chapter
+def test_the_first_cell_is_the_same_everywhere_and_installs_from_this_repository(path):
+    first = code(path)[0]
+    assert first == code(CHAPTERS[0])[0]
+    assert len([line for line in first.splitlines() if line.strip()]) <= 6
+    assert re.findall(r"git\+([^@\s]+)(?:@v[\d.]+)?$", first, re.M) == [present()]
+    assert "gradconf.setup(" in code(path)[1]
+
+
+@each_chapter
+def test_links_lead_somewhere_from_colab_too(path):
+    """Colab opens another notebook of the folder by its name, and nothing else."""
+    links = re.findall(r"\]\(([^()\s]+)\)", "".join(markdown(path)))
+    assert links
+    assert {link for link in links if not re.fullmatch(r"https://\S+|\w+\.ipynb(#\S+)?", link)} == set()
+
+
+@each_chapter
+def test_formulas_within_text_stay_on_one_line(path):
+    """Jupyter and Colab cut formulas out before they read Markdown, with what a line of a quotation begins with."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", "\n".join(markdown(path)), flags=re.S).replace("$$", "")
+    assert [line for line in text.splitlines() if line.count("$") % 2] == []
 
 
 @each_chapter
@@ -179,7 +205,7 @@ def test_convolutional_networks_run_through_the_same_cells(path, tmp_path):
     by_depth = r"\{5: [\d.]+, 9: [\d.]+, 17: [\d.]+\}"  # several lines, one a variant
     parameters.source = re.sub(by_depth, "{10: 0.03, 16: 0.03}", parameters.source)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and "%pip" not in cell.source:
             nodes = [node for node in ast.parse(cell.source).body if not isinstance(node, ast.Assert)]
             cell.source = ast.unparse(nodes)  # nothing shows at this size
     execute(notebook, tmp_path)
@@ -188,7 +214,7 @@ def test_convolutional_networks_run_through_the_same_cells(path, tmp_path):
 @pytest.mark.parametrize("planted", [None, "assert 1 == 2", "1 / 0"])
 def test_nbval_fails_when_a_chapter_is_broken(planted, tmp_path):
     notebook = nbformat.read(CHAPTERS[0], 4)
-    notebook.cells = notebook.cells[:4] + ([nbformat.v4.new_code_cell(planted)] if planted else [])
+    notebook.cells = notebook.cells[:5] + ([nbformat.v4.new_code_cell(planted)] if planted else [])
     nbformat.write(notebook, tmp_path / "copy.ipynb")
     options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *options, "copy.ipynb"]

@@ -15,6 +15,9 @@ from packaging.specifiers import SpecifierSet
 import gradconf
 from book import set_repository
 from book.set_repository import site
+from colab.attempt import OURS
+from release.binder import pip_part
+from release.bounds import pins
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -47,11 +50,30 @@ def test_the_package_states_lower_bounds_only(text):
     assert re.fullmatch(r">=3\.\d+", PROJECT["requires-python"])
 
 
+def test_lower_bounds_are_pinned_for_make_minimum():
+    assert pins('[project]\ndependencies = ["torch>=2.6", "a-b>=1.0.post1"]') == ["torch==2.6", "a-b==1.0.post1"]
+    oldest = re.search(r"OLDEST_TORCH=(\S+?)\b.0", (ROOT / ".github" / "workflows" / "weekly.yml").read_text())[1]
+    assert f"torch=={oldest}" in pins((ROOT / "pyproject.toml").read_text())
+
+
+def test_colab_has_all_dependencies_but_those_that_the_first_cell_may_install():
+    lines = (ROOT / "colab" / "pins.txt").read_text().splitlines()
+    pins = {canonical(name): version for name, version in (line.split("==") for line in lines if line[0] != "#")}
+    lacking = set()
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        name = canonical(requirement.name)
+        lacking |= {name} - pins.keys()
+        assert name in lacking or requirement.specifier.contains(pins[name])
+    assert lacking == {"mnist1d"}
+    assert lacking < OURS
+
+
 def test_conda_and_binder_get_the_same_packages_from_the_same_place():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    pip = pip_part((ROOT / "environment.yml").read_text())
     plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    assert pip == ["-c constraints.txt", "-e .[book]"]
+    assert pip == ["--extra-index-url https://download.pytorch.org/whl/cpu", "-c constraints.txt", "-e .[book]"]
+    assert f"PIP_EXTRA_INDEX_URL: {pip[0].split()[1]} " in (ROOT / ".github" / "workflows" / "book.yml").read_text()
     assert [re.split(r"[=<>]", entry)[0] for entry in plain] == ["python", "pip"]
     version = next(entry.split("=")[1] for entry in plain if entry.startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(f"{version}.0")
@@ -88,7 +110,7 @@ def test_set_repo_changes_them_all(tmp_path):
     new = "https://github.com/Some-School/confusion-course"
     for folder in ("book", "chapters", "."):
         for path in (ROOT / folder).glob("*"):  # as it is now, committed or not
-            if path.is_file() and (tmp_path / "fork" / folder / path.name).exists():
+            if path.is_file() and path.name != ".git" and (tmp_path / "fork" / folder / path.name).exists():
                 shutil.copy(path, tmp_path / "fork" / folder)
     command = [sys.executable, "book/set_repository.py"]
     run = subprocess.run([*command, f"{new}.git"], cwd=tmp_path / "fork", capture_output=True, text=True)

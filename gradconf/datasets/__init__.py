@@ -117,7 +117,7 @@ def load(
         rows = _draw(labels, classes, size, balanced, torch.Generator().manual_seed(seed))
         chosen = inputs[rows.numpy()].astype(np.float32)
         parts += [torch.from_numpy((chosen - mean.astype(np.float32)) / std.astype(np.float32)), labels[rows]]
-    return Dataset(name, *parts, classes=classes, provenance=raw.provenance)
+    return Dataset(name, *parts, classes=classes, provenance=raw.provenance)  # type: ignore[arg-type, misc]
 
 
 def _draw(labels: Tensor, classes: int, size: int | None, balanced: bool, generator: torch.Generator) -> Tensor:

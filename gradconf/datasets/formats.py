@@ -48,8 +48,9 @@ def read_cifar(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
-            if name in (*train, "test_batch.bin"):
-                records[name] = np.frombuffer(archive.extractfile(member).read(), dtype=np.uint8)
+            content_of_one = archive.extractfile(member) if name in (*train, "test_batch.bin") else None
+            if content_of_one is not None:  # as it is of a folder
+                records[name] = np.frombuffer(content_of_one.read(), dtype=np.uint8)
     for name in (*train, "test_batch.bin"):
         if name not in records or records[name].size % 3073 or records[name].size == 0:
             raise ValueError(f"the CIFAR-10 archive holds no whole {name}.")

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def panel(n: int) -> int:
 
 def exponents(values: Tensor) -> Tensor:
     """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`."""
-    order = sorted(range(1, values.dim()), key=lambda k: -values.stride(k))
+    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
     flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
     largest = torch.maximum(flat.amax(1), -flat.amin(1))  # several times faster than a norm
     return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
@@ -46,14 +47,29 @@ def scaled(values: Tensor, exponent: Tensor) -> Tensor:
     return values * factors(exponent, values)
 
 
+@dataclass
 class Contribution:
-    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter.
+    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
 
-    Attributes:
-        axis: along which dimension of the parameter pieces are cut.
-    """
+    if TYPE_CHECKING:  # fields in some, properties in others
 
-    axis = 0
+        @property
+        def axis(self) -> int:
+            """Along which dimension of the parameter pieces are cut."""
+
+        @property
+        def exponent(self) -> Tensor:
+            """Exponent of the gradients, shape `(N,)`."""
+
+        @property
+        def pieces(self) -> int:
+            """Into how many pieces the parameter can be cut."""
+
+        def rows(self, low: int, high: int) -> Tensor:
+            """Return gradients of pieces low to high, shape `(N, high - low, ...)`."""
+
+    else:
+        axis = 0
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, to be multiplied by 2^exponent_i."""

@@ -10,12 +10,23 @@ from torch import Tensor
 from gradconf.engine.accumulator import NARROW, Accumulator
 from gradconf.engine.budget import Budget, Piece
 from gradconf.engine.contributions import Contribution, Outer, flat, summed
-from gradconf.engine.plan import CONTRACT, OtherWay, Path, Plan, contributions, decide, join, judge, same, sentence
+from gradconf.engine.plan import (
+    CONTRACT,
+    OtherWay,
+    Path,
+    Plan,
+    Uses,
+    contributions,
+    decide,
+    join,
+    judge,
+    same,
+    sentence,
+)
 from gradconf.engine.tape import Tape, Use
 from gradconf.problems import Problem
 
 Key = Callable[[str], str]
-Uses = list[tuple[Use, Contribution | None]]
 
 
 @dataclass
@@ -122,7 +133,7 @@ class Pass:
         """Take one use and the gradient of its output."""
         wanted = [name for name in dict.fromkeys(use.roles.values()) if name in names]
         found = self._contributions(use, d, rows.stop - rows.start, wanted) if wanted else {}
-        use.call = use.edge = None  # a reference less to what the pass needs no longer
+        use.call, use.edge = {}, None  # a reference less to what the pass needs no longer
         ready = {}
         for name in wanted:
             uses = self.waiting.setdefault(name, [])
@@ -165,12 +176,12 @@ class Pass:
 
     def _values(self, piece: Piece, uses: Uses) -> list[Tensor]:
         """Return what is to be held of a piece, of shape `(N, ...)` each."""
-        path, taken = self.plan.paths[piece[0]], [contribution for _, contribution in uses]
-        if None in taken:
+        path, taken = self.plan.paths[piece[0]], [taken for _, taken in uses if taken is not None]
+        if len(taken) < len(uses):
             raise OtherWay("a rule does not fit any more")
         raw = self.budget.raw(path)
         if path.way == CONTRACT or raw:
-            (outer,) = taken
+            (outer,) = (one for one in taken if isinstance(one, Outer))
             self.windows[path.name] = outer.a.shape[1:], outer.a.stride()[1:]
             a = outer.packed() if raw else outer.a.reshape(*outer.d.shape[:2], outer.inner, -1)
             return [a, outer.d, outer.a_exponent, outer.d_exponent]
@@ -197,15 +208,19 @@ class Pass:
             self._add(piece, self.held.pop(piece))
 
     def _add(self, piece: Piece, values: list[Tensor]) -> None:
+        if self.total is None:
+            return
         path = self.plan.paths[piece[0]]
         key = self.key(path.name)
         if self.budget.raw(path):
             (shape, strides), inputs = self.windows[path.name], values[0]
-            outer = Outer(inputs.as_strided((len(inputs), *shape), (inputs.stride(0), *strides)), *values[1:])
+            _, d, a_exponent, d_exponent = values
+            a = inputs.as_strided((len(inputs), *shape), (inputs.stride(0), *strides))
+            outer = Outer(a, d, a_exponent, d_exponent)
             for part in self.budget.pieces(path, form=True):
                 self.total.rows(key, *self._formed(part, [outer]))
         elif path.way == CONTRACT:
-            outer = Outer(*values)
+            outer = Outer(*values)  # type: ignore[arg-type]
             if any(p.joins == path.name and joined(p, self.key) for p in self.plan.paths.values()):
                 outer = outer.with_bias()
             panels = outer.contract(memory=self._memory(outer.numbers))

@@ -17,6 +17,7 @@ from gradconf.engine.tape import Use
 from gradconf.isolation import constant_parameters, full_precision, steady_losses
 from gradconf.problems import Problem
 
+Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 
@@ -132,7 +133,7 @@ def begin(problem: Problem) -> Plan:
         found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
-    alone = dict(zip(problem.params, found, strict=True))
+    alone: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
     losses[middle] = loss.item()
     return Plan(paths, problem.samples, problem.dtype, middle, alone, losses, max(1, sum(held.values())))
@@ -153,7 +154,7 @@ def contributions(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
 
 
 @torch.no_grad()
-def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], row: int, memory: Tensor) -> None:
+def decide(plan: Plan, name: str, uses: Uses, row: int, memory: Tensor) -> None:
     """Choose a parameter's path.
 
     Args:
@@ -164,13 +165,13 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         memory: to compare gradients in, one-dimensional.
     """
     path, gradient, other = plan.paths[name], plan.alone.pop(name), plan.others.get(name)
-    taken = [contribution for _, contribution in uses]
+    taken = [contribution for _, contribution in uses if contribution is not None]
     path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
     if other is not None:
         path.fall_back(f"{other} has no rule")
     elif not uses and gradient is not None:
         path.fall_back("it is used out of sight")
-    elif None in taken:
+    elif len(taken) < len(uses):
         path.fall_back(path.reason or f"the rule of {path.function} does not cover this call")
     elif len({contribution.axis for contribution in taken}) > 1:
         path.fall_back("its uses are cut into pieces differently")
@@ -181,7 +182,7 @@ def decide(plan: Plan, name: str, uses: list[tuple[Use, Contribution | None]], r
         _choose(path, taken, plan.samples)
 
 
-def join(plan: Plan, ready: dict[str, list[tuple[Use, Contribution]]]) -> None:
+def join(plan: Plan, ready: dict[str, Uses]) -> None:
     """Let biases join weights that are contracted, among parameters of one call that are used once."""
     once = {name: uses[0][1] for name, uses in ready.items() if len(uses) == 1 and plan.paths[name].fast}
     weights = {id(taken): name for name, taken in once.items() if plan.paths[name].way == CONTRACT}

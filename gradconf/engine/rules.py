@@ -108,6 +108,7 @@ def _transposed_convolution(call: Call, d: Tensor, n: int) -> Contributions:
     return {"weight": Outer.of(windows, inputs, values=d), "bias": Rows(d.flatten(2).sum(-1))}
 
 
+_function: Callable
 for _function in (torch.conv1d, torch.conv2d, torch.conv3d):
     rule(_function, "input weight bias stride padding dilation groups")(_convolution)
 for _function in (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d):

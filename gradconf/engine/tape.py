@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradconf.engine.rules import bind
 
-DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)
+DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class Tape(TorchFunctionMode):
             output = torch.ops.aten._unsafe_view(output, output.shape) if of_own else output.clone()
         use.edge = torch.autograd.graph.get_gradient_edge(output)
         tape, position = weakref.ref(self), use.position  # held here, the graph would keep itself alive
-        output.register_hook(lambda d: tape()._reached(position, d))
+        output.register_hook(lambda d: tape()._reached(position, d))  # type: ignore[union-attr]
         return output
 
     def _is_shared(self, indices: Tensor) -> bool:

@@ -95,7 +95,9 @@ def wrn(
     widths = [16, 16 * width, 32 * width, 64 * width]
 
     def make() -> nn.Sequential:
-        layers = OrderedDict(conv=CONVOLUTIONS[dims](in_channels, 16, 3, padding=1, bias=not batch_norm))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=CONVOLUTIONS[dims](in_channels, 16, 3, padding=1, bias=not batch_norm)
+        )
         for stage in (1, 2, 3):
             for k in range(blocks):
                 channels = (widths[stage - 1] if k == 0 else widths[stage], widths[stage])

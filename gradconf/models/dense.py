@@ -55,7 +55,7 @@ def mlp(
     sizes = [in_features] + [width] * depth + [out_features]
 
     def make() -> nn.Sequential:
-        layers = OrderedDict(flatten=nn.Flatten())
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for k in range(depth + 1):
             layers[f"linear_{k}"] = nn.Linear(sizes[k], sizes[k + 1], bias=bias)
             if k < depth:

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
+
 INITIALIZATIONS = ("he", "glorot", "lecun", "orthogonal")
 
 
-def build(make: Callable[[], nn.Module], *, init: str, gain: float, generator: Generator | None) -> nn.Module:
+def build(make: Callable[[], Model], *, init: str, gain: float, generator: Generator | None) -> Model:
     """Build a model and give it initial weights, drawing only from `generator`.
 
     Weights of linear and convolutional layers, with fan_in and fan_out counted over the kernel:

@@ -81,7 +81,9 @@ def residual_mlp(
     _check_sizes(width, in_features, out_features)
 
     def make() -> nn.Sequential:
-        layers = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width, bias=not batch_norm))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            flatten=nn.Flatten(), stem=nn.Linear(in_features, width, bias=not batch_norm)
+        )
         for k in range(blocks):
             layers[f"block_{k}"] = PreActivationBlock(width, batch_norm=batch_norm, skip=skip)
         layers |= OrderedDict(norm=_norm(width, batch_norm), relu=nn.ReLU(), head=nn.Linear(width, out_features))
@@ -129,7 +131,9 @@ def post_activation_mlp(
     _check_sizes(width, in_features, out_features)
 
     def make() -> nn.Sequential:
-        layers = OrderedDict(flatten=nn.Flatten(), stem=nn.Linear(in_features, width, bias=not batch_norm))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            flatten=nn.Flatten(), stem=nn.Linear(in_features, width, bias=not batch_norm)
+        )
         layers |= OrderedDict(norm=_norm(width, batch_norm), relu=nn.ReLU())
         for k in range(depth - 1):
             layers[f"block_{k}"] = PostActivationBlock(width, batch_norm=batch_norm)

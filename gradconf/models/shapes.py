@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -35,7 +36,7 @@ def for_dataset(name: str, dataset: Dataset) -> Callable[..., nn.Module]:
     if name not in BUILDERS:
         raise ValueError(f"unknown model '{name}': choose one of {', '.join(BUILDERS)}.")
     build = BUILDERS[name]
-    shape = {"in_features": dataset.features}
+    shape: dict[str, Any] = {"in_features": dataset.features}
     if "in_channels" in inspect.signature(build).parameters:
         shape = {"in_channels": dataset.train_inputs.shape[1], "dims": dataset.train_inputs.dim() - 2}
     return partial(build, out_features=dataset.classes, **shape)

@@ -54,7 +54,7 @@ def _arrows(axes: Axes, point: np.ndarray, minima: np.ndarray) -> None:
     for k, minimum in enumerate(minima):
         dashed = {"linestyle": "--"} if k else {}
         arrow = {"arrowstyle": "-|>", "color": PALETTE[k], "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0} | dashed
-        axes.annotate("", xy=point + (minimum - point) / 2, xytext=point, arrowprops=arrow)
+        axes.annotate("", xy=tuple(point + (minimum - point) / 2), xytext=tuple(point), arrowprops=arrow)
 
 
 def _products(point: np.ndarray, minima: np.ndarray) -> tuple[float, float]:

@@ -19,7 +19,7 @@ counts for nothing, so that nothing is decided with it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -147,6 +147,7 @@ def _values(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(math.nan if value is None else value for value in values)
 
 
-def _number(value: float, *, sign: bool = False) -> str:
-    text = f"{value:+.2g}" if sign else f"{value:.2g}"
-    return text.replace("-", "−") if abs(value) >= 1e-12 else "0"
+def _number(value: SupportsFloat, *, sign: bool = False) -> str:
+    number = float(value)
+    text = f"{number:+.2g}" if sign else f"{number:.2g}"
+    return text.replace("-", "−") if abs(number) >= 1e-12 else "0"
