@@ -88,7 +88,7 @@ def test_set_repo_changes_them_all(tmp_path):
     new = "https://github.com/Some-School/confusion-course"
     for folder in ("book", "chapters", "."):
         for path in (ROOT / folder).glob("*"):  # as it is now, committed or not
-            if path.is_file() and (tmp_path / "fork" / folder / path.name).exists():
+            if path.is_file() and path.name != ".git" and (tmp_path / "fork" / folder / path.name).exists():
                 shutil.copy(path, tmp_path / "fork" / folder)
     command = [sys.executable, "book/set_repository.py"]
     run = subprocess.run([*command, f"{new}.git"], cwd=tmp_path / "fork", capture_output=True, text=True)
