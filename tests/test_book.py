@@ -84,7 +84,7 @@ def test_scripts_come_from_elsewhere_only_where_they_were_not_fetched(local_scri
         html_static_path=[], mathjax_path="https://elsewhere", nb_ipywidgets_js={"https": {}}
     )
     module._choose(None, config)
-    assert (config.mathjax_path, config.nb_ipywidgets_js) == ("https://elsewhere", {"https": {}})
+    assert (config.mathjax_path, config.nb_ipywidgets_js) == ("https://a", {"https": {}})
     script.write_text("")
     module._choose(None, config)
     assert (config.mathjax_path, config.nb_ipywidgets_js) == ("vendor/tex-svg.js", {"vendor/embed.js": {}})
