@@ -61,7 +61,7 @@ test-colab: $(READY) $(COLAB)/.ready  ## the first cell where it cannot install,
 
 dist: $(READY) $(COLAB)/.ready  ## build wheel and sdist into dist/, check what they hold, install and try them
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist . > /dev/null
 	$(BIN)/python -m release.contents dist
 	$(COLAB)/bin/python -m release.trial dist
 

@@ -15,7 +15,6 @@ from colab.environment import fresh, installed
 
 # Colab lacks mnist1d, and jedi: IPython asks for it, so that pip adds it with whatever needs ipywidgets.
 OURS = {"gradconf", "mnist1d", "jedi"}
-QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else the debugger speaks up before the first cell
 UNLIKE = {"MPLBACKEND", "PYTHONPATH", "TQDM_DISABLE", "VIRTUAL_ENV"}  # set here, not in Colab
 
 
@@ -76,9 +75,9 @@ def execute(notebook: nbformat.NotebookNode, python: Path, folder: Path, variabl
     """
     client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}})
     client.create_kernel_manager()
-    client.km.kernel_spec.argv[0] = str(python)
+    client.km.kernel_spec.argv[:1] = [str(python), "-Xfrozen_modules=off"]  # else the debugger complains
     ours = {name: value for name, value in os.environ.items() if name not in UNLIKE}
-    client.execute(env=ours | variables | QUIET)
+    client.execute(env=ours | variables)
 
 
 def moved(before: dict[str, str], after: dict[str, str]) -> list[str]:
