@@ -80,9 +80,7 @@ def local_scripts(monkeypatch, tmp_path):
 
 def test_scripts_come_from_elsewhere_only_where_they_were_not_fetched(local_scripts):
     module, script = local_scripts
-    config = types.SimpleNamespace(
-        html_static_path=[], mathjax_path="https://elsewhere", nb_ipywidgets_js={"https": {}}
-    )
+    config = types.SimpleNamespace(html_static_path=[], mathjax_path="https://a", nb_ipywidgets_js={"https": {}})
     module._choose(None, config)
     assert (config.mathjax_path, config.nb_ipywidgets_js) == ("https://a", {"https": {}})
     script.write_text("")
