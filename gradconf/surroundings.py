@@ -3,6 +3,7 @@
 import platform
 import sys
 import time
+from datetime import UTC, datetime
 
 import torch
 
@@ -39,7 +40,7 @@ def setup(*, seed: int = 0) -> torch.device:
 
 
 def spent() -> None:
-    """Print in one line how long it took since `setup`, and the most memory that was in use.
+    """Print in one line how long it took since `setup`, the most memory that was in use, and the date (UTC).
 
     Memory is that of the whole process since it began, and on a GPU also what torch had allocated there.
 
@@ -55,7 +56,7 @@ def spent() -> None:
         parts.append(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB of memory")
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB of the GPU's")
-    print(f"{', '.join(parts)}, on {_hardware()}.")
+    print(f"{', '.join(parts)}, on {_hardware()}, on {datetime.now(UTC):%Y-%m-%d}.")
 
 
 def _without_gpu() -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from gradconf.datasets import Dataset
 from gradconf.problems import LossFunction, check_shape
 
-Measure = Callable[[nn.Module, int], dict[str, float]]
+Measure = Callable[[nn.Module, int], dict[str, Any]]
 EXPLOSION = 1e3  # a loss so many times that of the untrained model counts as divergence
 EVALUATION_ROWS = 4096  # samples evaluated at a time
 
@@ -70,8 +71,8 @@ def train(
         decay_at: shares of the epochs after which the rate decays; `()` keeps it constant.
         decay_factor: what the rate is multiplied by.
         seed: seed of the order of the samples.
-        measure: called with `(model, epoch)`, in training mode, before training and after each epoch; the numbers
-            it returns join that epoch's row.
+        measure: called with `(model, epoch)`, in training mode, before training and after each epoch; what it
+            returns, by name, joins that epoch's row.
 
     Returns:
         The model, its history, and whether and when it diverged.
@@ -171,7 +172,7 @@ def decay_epochs(decay_at: tuple[float, ...], epochs: int) -> list[int]:
     return [max(1, round(share * epochs)) for share in decay_at]
 
 
-def joined(row: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
+def joined(row: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     """Return the row of an epoch with what was measured, refusing names that it has already."""
     if twice := sorted(row.keys() & measured.keys()):
         raise ValueError(f"measure returned '{twice[0]}', which the history holds already: give it another name.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -18,6 +19,7 @@ def explore(draw: Callable[..., Picture], /, **values: Sequence[Any]) -> ipywidg
 
     Every combination is drawn when this is called. Where ipywidgets has `Stack` (version 8) the browser itself switches
     between the frames, so the figure is alive in a page without a kernel; before (as in Colab) the kernel switches.
+    The alternative text of each frame begins with the chosen values.
 
     Args:
         draw: called with one value of each argument, by name.
@@ -52,7 +54,11 @@ def _control(name: str, options: list[Any]) -> ipywidgets.Widget:
     numbers = all(isinstance(option, Real) and not isinstance(option, bool) for option in options)
     make = ipywidgets.SelectionSlider if numbers else ipywidgets.RadioButtons
     looks = {"style": {"description_width": "7em"}, "layout": {"width": "min(28em, 100%)"}}
-    return make(options=labelled, value=0, description=name.replace("_", " "), **looks)
+    return make(options=labelled, value=0, description=_words(name), **looks)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _label(option: Any) -> str:
@@ -70,7 +76,9 @@ def _view(
 ) -> ipywidgets.Widget:
     """Return one frame where all values are chosen, else a page for each value of the next argument."""
     if len(chosen) == len(values):
-        frame = ipywidgets.HTML(draw(**chosen)._repr_html_())
+        picture = draw(**chosen)
+        told = ", ".join(f"{_words(name)} {_label(option)}" for name, option in chosen.items())
+        frame = ipywidgets.HTML(replace(picture, alt=f"{told}: {picture.alt}")._repr_html_())
         progress.update()
         return frame
     name = list(values)[len(chosen)]

@@ -111,6 +111,38 @@ def test_every_exercise_has_a_folded_solution(path):
     assert all("<summary>Solution</summary>" in text for text in exercises)
 
 
+def statements():
+    """Kind, number and what follows of each definition, lemma and theorem, through all chapters."""
+    for path in CHAPTERS:
+        kinds = "Definition|Lemma|Theorem|Proposition|Corollary"
+        _, *rest = re.split(rf"^> \*\*({kinds})\b ?(\d*)", "\n\n".join(markdown(path)), flags=re.M)
+        yield from zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+
+
+def test_definitions_and_theorems_are_numbered_through_the_course():
+    by_kind = {}
+    for kind, number, _ in statements():
+        by_kind.setdefault(kind, []).append(number)
+    assert by_kind.keys() >= {"Definition", "Lemma", "Theorem"}
+    assert by_kind == {kind: [str(k + 1) for k in range(len(found))] for kind, found in by_kind.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "text"), [one for one in statements() if one[0] != "Definition"], ids=lambda part: part[:7]
+)
+def test_theorems_are_proved(kind, number, text):
+    folded = "<summary>Proof</summary>" in text and "$\\square$" in text
+    assert folded or f"Prove {kind} {number}" in text or "The proof is the paper's" in text
+
+
+def test_every_term_of_the_glossary_is_linked_from_where_it_is_used():
+    glossary = (ROOT / "book" / "glossary.md").read_text()
+    terms = {re.sub(r"[ _]", "-", term.lower()) for term in re.findall(r"^## (.*)$", glossary, re.M)}
+    pages = [path.read_text() for path in [*CHAPTERS, *(ROOT / "book").glob("*.md")]]
+    linked = {term for page in pages for term in re.findall(r"glossary\.(?:md|html)#([\w-]+)", page)}
+    assert linked == terms
+
+
 @each_chapter
 def test_folded_text_is_rendered_as_markdown(path):
     for text in markdown(path):

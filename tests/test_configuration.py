@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import gradconf
+from book import set_repository
 from book.set_repository import site
 from colab.attempt import OURS
 from release.binder import pip_part
@@ -79,8 +80,14 @@ def test_conda_and_binder_get_the_same_packages_from_the_same_place():
     assert "-c constraints.txt -e" in (ROOT / "Makefile").read_text()
 
 
+def own_address(folder):
+    return yaml.safe_load((folder / "_config.yml").read_text())["repository"]["url"]
+
+
 def addresses(folder):
-    """Every address in the tree of this repository, and of the site that it is published as."""
+    """Every address in the tree of this repository, under its present name or its first, and of its site."""
+    name = re.escape(own_address(folder).rsplit("/")[-1])
+    own = rf"https://github\.com/[\w-]+/(?:gradconf|{name})\b|https://[\w-]+\.github\.io/[\w-]+/"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no git checkout")
@@ -88,27 +95,30 @@ def addresses(folder):
     for name in filter(None, listed.stdout.split("\0")):
         if not name.endswith(".png") and name != "tests/test_configuration.py":
             text = (folder / name).read_text(encoding="utf-8")
-            found |= set(re.findall(r"https://github\.com/[\w-]+/gradconf\b|https://[\w-]+\.github\.io/[\w-]+/", text))
+            found |= set(re.findall(own, text))
     return found
 
 
 def test_all_addresses_of_the_repository_agree():
-    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    url = own_address(ROOT)
     assert addresses(ROOT) == {url, site(url)}
 
 
 def test_set_repo_changes_them_all(tmp_path):
     if subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "fork"]).returncode:
         pytest.skip("this is no git checkout")
-    new = "https://github.com/Some-School/gradconf"
-    for folder in ("book", "."):
+    new = "https://github.com/Some-School/confusion-course"
+    for folder in ("book", "chapters", "."):
         for path in (ROOT / folder).glob("*"):  # as it is now, committed or not
-            if path.is_file() and (tmp_path / "fork" / folder / path.name).exists():
+            if path.is_file() and path.name != ".git" and (tmp_path / "fork" / folder / path.name).exists():
                 shutil.copy(path, tmp_path / "fork" / folder)
     command = [sys.executable, "book/set_repository.py"]
     run = subprocess.run([*command, f"{new}.git"], cwd=tmp_path / "fork", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert addresses(tmp_path / "fork") == {new, "https://some-school.github.io/gradconf/"}
+    assert addresses(tmp_path / "fork") == {new, "https://some-school.github.io/confusion-course/"}
+    shown = [path for path in set_repository.tracked() if path.suffix in {".md", ".ipynb", ".yml", ".cff", ".toml"}]
+    fork = [tmp_path / "fork" / path.relative_to(ROOT) for path in shown]
+    assert [path.name for path in fork if path.exists() and "YOUR_ACCOUNT" in path.read_text()] == []
     wrong = subprocess.run([*command, "gradconf"], cwd=tmp_path / "fork", capture_output=True, text=True)
     assert "give the repository's address" in wrong.stderr
 
@@ -118,6 +128,9 @@ def test_version_and_licence_agree():
     assert citation["version"] == gradconf.__version__
     assert citation["license"] == PROJECT["license"] == "BSD-3-Clause"
     assert (ROOT / "LICENSE").read_text().startswith("BSD 3-Clause")
+    page = (ROOT / "book" / "citing.md").read_text()
+    assert f"Version {gradconf.__version__}}}" in page
+    assert f"{{{citation['title']}}}" in page
 
 
 def test_readme_example_runs(capsys):

@@ -66,7 +66,9 @@ def test_what_was_spent_counts_from_setup(without_cuda, capsys, monkeypatch):
     gradconf.setup()
     gradconf.spent()
     line = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(r"This took 42 s, at most \d+\.\d GB of memory, on CPU, \d+ threads?\.", line)
+    assert re.fullmatch(
+        r"This took 42 s, at most \d+\.\d GB of memory, on CPU, \d+ threads?, on \d{4}-\d\d-\d\d\.", line
+    )
 
 
 def test_importing_says_nothing_and_needs_no_widgets():

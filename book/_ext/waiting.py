@@ -1,4 +1,4 @@
-"""Say on chapters that launch buttons wait for the repository's address, while that is a placeholder."""
+"""Say on every page that its buttons wait for the repository's address, while that is a placeholder."""
 
 from sphinx.application import Sphinx
 
@@ -10,7 +10,7 @@ NOTE = (
 
 def _note(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
     address = app.config.html_theme_options.get("repository_url", "")
-    if "YOUR_ACCOUNT" in address and pagename.startswith("chapters/"):
+    if "YOUR_ACCOUNT" in address and pagename.startswith(("book/", "chapters/")):
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{NOTE}", 1)
 
 

@@ -15,8 +15,24 @@ function label(slider) {
   }
 }
 
-new MutationObserver(() => document.querySelectorAll(".widget-slider").forEach(label)).observe(document, {
-  childList: true,
-  subtree: true,
-  characterData: true,
-});
+// Radio buttons: one group with a name, which also makes the arrow keys stay within it.
+function group(radio, number) {
+  const box = radio.querySelector(".widget-radio-box");
+  if (!box) return;
+  box.setAttribute("role", "radiogroup");
+  box.setAttribute("aria-label", radio.querySelector(".widget-label").textContent.trim());
+  for (const input of box.querySelectorAll("input")) input.name = `choice-${number}`;
+}
+
+// The figure itself: say what is shown when another frame comes, and show no tooltip "null".
+function figure(controls) {
+  if (!controls.querySelector(":scope > .widget-slider, :scope > .widget-radio")) return;
+  controls.lastElementChild.setAttribute("aria-live", "polite");
+  for (const text of controls.querySelectorAll(".widget-label[title='null']")) text.removeAttribute("title");
+}
+
+new MutationObserver(() => {
+  document.querySelectorAll(".widget-slider").forEach(label);
+  document.querySelectorAll(".widget-radio").forEach(group);
+  document.querySelectorAll(".widget-vbox").forEach(figure);
+}).observe(document, { childList: true, subtree: true, characterData: true });

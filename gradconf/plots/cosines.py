@@ -6,7 +6,7 @@ import numpy as np
 import seaborn as sns
 from torch import Tensor
 
-from gradconf.plots.picture import DASHES, PALETTE, Picture, canvas, show
+from gradconf.plots.picture import DASHES, PALETTE, Picture, canvas, show, wrapped
 
 
 def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines between gradients") -> Picture:
@@ -30,10 +30,16 @@ def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines betwe
             if len(values) < 2 or np.ptp(values) < 1e-12:  # no density, all cosines are one
                 axes.axvline(values[0], color=color, linestyle=dashes, label=name)
                 continue
-            sns.kdeplot(values, ax=axes, clip=(-1, 1), color=color, fill=True, alpha=0.15, linewidth=0)
             sns.kdeplot(values, ax=axes, clip=(-1, 1), color=color, linestyle=dashes, label=name)
+            axes.fill_between(*axes.lines[-1].get_data(), color=color, alpha=0.15, linewidth=0)
         axes.axvline(0, color="0.3", linewidth=1)
-        axes.set(xlabel="cosine between two gradients", ylabel="density", xlim=(-1, 1), title=title)
+        axes.set(
+            xlabel="cosine between two gradients",
+            ylabel="density",
+            xlim=(-1, 1),
+            xticks=[-1, -0.5, 0, 0.5, 1],
+            title=wrapped(title),
+        )
         axes.legend()
     parts = [
         f"{name}: {len(v)} pairs, minimum {v.min():.2f}, 1% quantile {np.quantile(v, 0.01):.2f}, "
@@ -61,7 +67,7 @@ def cosine_heatmap(
     classes = np.zeros(len(matrix), dtype=int) if labels is None else labels.cpu().numpy()
     order = np.argsort(classes, kind="stable")
     matrix, classes = matrix[np.ix_(order, order)], classes[order]
-    with canvas(width=5.8, height=4.8) as (figure, (axes,)):
+    with canvas(width=5.2, height=4.3) as (figure, (axes,)):
         bar = {"label": "cosine"}
         ticks = {"xticklabels": False, "yticklabels": False}
         sns.heatmap(matrix, ax=axes, vmin=-1, vmax=1, cmap="RdBu", square=True, cbar_kws=bar, **ticks)
@@ -69,7 +75,7 @@ def cosine_heatmap(
         axes.hlines(borders, *axes.get_xlim(), color="0.2", linewidth=0.5)
         axes.vlines(borders, *axes.get_ylim(), color="0.2", linewidth=0.5)
         described = of if labels is None else f"{of}, ordered by class"
-        axes.set(xlabel=described, ylabel=described, title=title)
+        axes.set(xlabel=described, ylabel=described, title=wrapped(title))
     return show(figure, alt=f"{title}. {_describe_heatmap(matrix, classes, labels is not None)}")
 
 

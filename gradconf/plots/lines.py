@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from gradconf.plots.picture import Picture, canvas, show
+from gradconf.plots.picture import Picture, canvas, show, wrapped
 
 MANY, FEW = 8, 5  # the alternative text tells up to 8 values a curve, or 5 of more
 
@@ -50,18 +51,21 @@ def curves(
         markers = few and (True if hue else "o")
         extra = {"markers": markers} if hue else ({"marker": "o"} if few else {})
         sns.lineplot(table, x=x, y=y, errorbar="sd", ax=axes, **told_apart, **extra)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=wrapped(title))
         axes.set(**({"xscale": "log"} if log_x else {}), **({"yscale": "log"} if log_y else {}))
-        _tidy(axes, table, x, hue, log_x)
+        _tidy(figure, axes, table, x, hue, log_x)
     return show(figure, alt=f"{title or f'{ylabel} against {xlabel}'}. {_describe_curves(table, x, y, hue)}")
 
 
-def _tidy(axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
-    """Label a few whole numbers on a logarithmic axis as they are, and put a long legend beside the curves."""
+def _tidy(figure: Figure, axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
+    """Label a few whole numbers on a logarithmic axis as they are, and put a long legend below the curves."""
     if hue:
         said = {} if pd.api.types.is_numeric_dtype(table[hue]) else {"title": None}  # such values speak for themselves
-        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if table[hue].nunique() > 5 else {}
-        axes.legend(**said, **beside) if said or beside else None
+        if table[hue].nunique() > 5:
+            axes.legend().remove()
+            figure.legend(loc="outside lower center", ncols=2, **said)
+        elif said:
+            axes.legend(**said)
     values = sorted(table[x].unique())
     if log_x and len(values) <= 8 and pd.api.types.is_integer_dtype(table[x]):
         axes.set_xticks(values, [f"{value:,}" for value in values])

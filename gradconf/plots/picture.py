@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from PIL import Image
 
 PALETTE = sns.color_palette("colorblind")
 COLOURS = 128
+TITLE = 52  # characters that fit beside each other
 DASHES = ("", (4, 1.5), (1, 1), (6, 1, 1, 1), (3, 1, 1, 1, 1, 1), (2, 2), (5, 1), (1, 2))
 STYLE = {
     "figure.facecolor": "white",  # a light card, legible on light and dark pages alike
@@ -54,6 +56,11 @@ class Picture:
         return small.getvalue()
 
 
+def wrapped(title: str) -> str:
+    """Return a title in lines that are no wider than a figure of the usual width."""
+    return textwrap.fill(title, TITLE)
+
+
 def show(figure: Figure, *, alt: str) -> Picture:
     """Show any matplotlib figure as an image with alternative text, in the book, in Jupyter and in Colab alike.
 
@@ -73,7 +80,7 @@ def show(figure: Figure, *, alt: str) -> Picture:
 
 
 @contextmanager
-def canvas(*, columns: int = 1, width: float = 6.4, height: float = 4.0) -> Iterator[tuple[Figure, np.ndarray]]:
+def canvas(*, columns: int = 1, width: float = 5.2, height: float = 3.6) -> Iterator[tuple[Figure, np.ndarray]]:
     """Offer empty axes in the style of the course.
 
     Args:

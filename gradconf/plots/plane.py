@@ -26,19 +26,19 @@ def two_quadratics(spread: float, points: Points, *, trail: Points = ()) -> Pict
         The picture, its alternative text holding the inner product and the cosine at each point.
     """
     minima = np.array([[-spread, 0.0], [spread, 0.0]])
-    with canvas(width=6.4, height=5.2) as (figure, (axes,)):
+    with canvas(width=5.2, height=4.6) as (figure, (axes,)):
         circle = np.linspace(0, 2 * np.pi, 200)
-        axes.fill(spread * np.cos(circle), spread * np.sin(circle), color="0.85", label="the gradients clash")
+        axes.fill(spread * np.cos(circle), spread * np.sin(circle), color="0.85", label="they clash")
         axes.plot(*np.array(trail, dtype=float).reshape(-1, 2).T, ".-", color="0.5", linewidth=1)
         for k, minimum in enumerate(minima):
-            axes.plot(*minimum, "*", markersize=15, color=PALETTE[k], label=f"minimum of sample {k + 1}")
+            axes.plot(*minimum, "*", markersize=15, color=PALETTE[k], label=f"minimum of {k + 1}")
         for point in np.array(points, dtype=float):
             axes.plot(*point, "o", color="0.2", markersize=5)
             _arrows(axes, point, minima)
         reach = 1.15 * max(spread, np.abs([*points, *trail]).max())
         axes.set(xlim=(-1.3 * reach, 1.3 * reach), ylim=(-reach, reach), aspect="equal")
         axes.set(xlabel="first weight", ylabel="second weight", title="Descent directions of two samples")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9, columnspacing=1)
+        figure.legend(loc="outside lower center", ncols=3, columnspacing=1, handletextpad=0.5)
     products = [_products(np.array(point, dtype=float), minima) for point in points]
     said = "; ".join(
         f"at {tuple(p)} inner product {k:.2f}, cosine {c:.2f}" for p, (k, c) in zip(points, products, strict=True)

@@ -25,9 +25,10 @@ def pages():
 
 def pytest_generate_tests(metafunc):
     if "page" in metafunc.fixturenames:
-        metafunc.parametrize("page", pages() or [None])
+        metafunc.parametrize("page", pages() or [None], scope="session")  # page by page, so that each is opened once
     if "chapter" in metafunc.fixturenames:
-        metafunc.parametrize("chapter", [page for page in pages() if page.startswith("chapters/")] or [None])
+        chapters = [page for page in pages() if page.startswith("chapters/")]
+        metafunc.parametrize("chapter", chapters or [None], scope="session")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,7 +69,7 @@ class Reader:
 
     def __init__(self, chromium, address, *, width, height, dark):
         scheme = "dark" if dark else "light"
-        self.address, self.refused, self.errors = address, [], []
+        self.address, self.page, self.refused, self.errors = address, None, [], []
         self.context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.context.add_init_script(
             f"localStorage.setItem('mode', '{scheme}'); localStorage.setItem('theme', '{scheme}')"
@@ -89,7 +90,10 @@ class Reader:
             self.errors.append(text)
 
     def open(self, page):
-        """Go to a page, and wait until formulas and figures are there."""
+        """Go to a page unless it is open, and wait until formulas and figures are there."""
+        if page == self.page:
+            return self.tab
+        self.page = page
         self.refused.clear()
         self.errors.clear()
         self.tab.goto(f"{self.address}/{page}", wait_until="load")
