@@ -139,4 +139,4 @@ def _generator_state(device: torch.device) -> tuple:
     """Return the state of every global generator a model may draw from."""
     states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
     _, key, *position = tuple(np.random.get_state())
-    return *(state.numpy().tobytes() for state in states), random.getstate(), bytes(key), *position
+    return *(state.numpy().tobytes() for state in states), random.getstate(), np.asarray(key).tobytes(), *position
