@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  := .venv-bench
+TEACH  := .venv-teach
 CELL_TIMEOUT := 120
 
 # Output on stderr fails the book, and progress bars are written there.
@@ -13,10 +14,10 @@ export MPLBACKEND := agg
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test test-site set-repo newest bench claims lint format clean
+.PHONY: help book serve test test-site set-repo newest bench claims assignments grade test-assignments public lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
@@ -33,7 +34,7 @@ serve:  ## show the built site at http://localhost:8000
 test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q tests --ignore=tests/site
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters $(wildcard assignments/*.ipynb)
 
 test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
 	$(BIN)/python -m pytest -q tests/site tests/test_pages.py
@@ -55,10 +56,25 @@ claims: $(READY)  ## measure the paper's claims with two lists of ten seeds, in 
 	$(BIN)/python -m claims.run --seeds $(shell seq 100 109) --out gradconf/results/claims_again.json
 	$(BIN)/python -m claims.page
 
+assignments: $(TEACH)/.ready  ## make student notebooks, solutions and autograders of assignments/masters, and check them
+	$(TEACH)/bin/python -m grading.generate $(ASSIGNMENT)
+
+grade: $(TEACH)/.ready  ## grade a folder of notebooks into one table: make grade SUBMISSIONS=folder
+	@test -n "$(SUBMISSIONS)" || { echo "Say which folder: make grade SUBMISSIONS=folder"; exit 1; }
+	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT))
+
+test-assignments: assignments  ## grade right, wrong and broken submissions, and compare with the expected marks
+	$(TEACH)/bin/python -m pytest -q tests/grading
+	$(TEACH)/bin/python -m grading.rehearse $(ASSIGNMENT)
+
+public:  ## write the copy for the open web, without solutions: make public DIR=folder
+	@test -n "$(DIR)" || { echo "Say where: make public DIR=folder"; exit 1; }
+	$(PYTHON) -m grading.publish "$(DIR)"
+
 lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify chapters/*.ipynb
+	$(BIN)/nbstripout --verify chapters/*.ipynb $(wildcard assignments/*.ipynb assignments/masters/*.ipynb)
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
@@ -69,7 +85,7 @@ format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/nbstripout chapters/*.ipynb
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(BENCH) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(TEACH) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -84,4 +100,9 @@ $(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install -q -c constraints.txt -e .
 	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
+$(TEACH)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TEACH)
+	$(TEACH)/bin/python -m pip install -q -c constraints.txt -e ".[teach]"
 	@touch $@

@@ -1,5 +1,6 @@
 """Prepared answers, right and wrong, and submissions made of them, whose marks are known beforehand."""
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -32,16 +33,14 @@ def answers(name: str) -> dict[str, list[Answer]]:
 
 
 def filled_in(name: str, chosen: list[Answer]) -> nbformat.NotebookNode:
-    """Return the notebook of an assignment with these answers in place of the open ones."""
-    notebook, waiting = as_handed_out(name), {f"## Question {a.question[1:]}.": a.code for a in chosen}
-    code = None
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            code = next((waiting.pop(title) for title in list(waiting) if cell.source.startswith(title)), None)
-        elif code is not None:
-            cell.source, code = code, None
+    """Return the notebook of an assignment with these answers in place of the open ones, just before the checks."""
+    notebook, waiting = as_handed_out(name), {f"# Check of question {a.question[1:]}:": a.code for a in chosen}
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for open_one, check in itertools.pairwise(code):
+        title = check.source.partition("\n")[0].partition(":")[0] + ":"
+        open_one.source = waiting.pop(title, open_one.source)
     if waiting:
-        raise ValueError(f"{name} has no cell for {', '.join(waiting)}")
+        raise ValueError(f"{name} has no check {', '.join(waiting)}")
     return notebook
 
 

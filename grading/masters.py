@@ -10,7 +10,7 @@ import yaml
 
 from grading.places import BUILT
 
-MARK = "ANSWER-KEY"  # in every solution, hidden test and prepared answer
+MARK = "ANSWER" + "-KEY"  # whole in every solution, hidden test and prepared answer, and nowhere else
 PASSAGE = re.compile(r"^ *# BEGIN SOLUTION.*?^ *# END SOLUTION", re.MULTILINE | re.DOTALL)
 
 

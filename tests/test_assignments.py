@@ -4,15 +4,14 @@ Skipped in a public copy, which holds neither. `make test-assignments` grades th
 """
 
 import contextlib
+import functools
 import io
-import os
-import warnings
 
 import nbformat
 import pytest
 
 from grading.answers import answers
-from grading.places import ANSWERS, MASTERS
+from grading.places import MASTERS
 from grading.submissions import as_handed_out
 
 NAMES = sorted(path.stem for path in MASTERS.glob("*.ipynb"))
@@ -21,6 +20,7 @@ if not NAMES:
 PREPARED = [(name, answer) for name in NAMES for listed in answers(name).values() for answer in listed]
 
 
+@functools.cache
 def hidden_test(name, question):
     """Return the function that decides a question's mark."""
     inside, scope = "", {}
@@ -32,30 +32,29 @@ def hidden_test(name, question):
     return next(value for key, value in scope.items() if key.startswith("test_"))
 
 
-def before_and_check(name, question):
-    """Return the code that a notebook runs before a question's answer, without answers and checks, and its check."""
-    before, check, current = [], "", ""
+@functools.cache
+def surroundings(name, question):
+    """Return the variables that a notebook has before a question is answered, and the check that follows it."""
+    scope, check, current = {}, "", ""
     for cell in as_handed_out(name).cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## Question"):
-            current, answered = "q" + cell.source.split()[2].rstrip("."), False
+            current = "q" + cell.source.split()[2].rstrip(".")
         elif cell.cell_type == "code" and cell.source.startswith("# Check of question"):
             check = cell.source if current == question else check
-        elif cell.cell_type == "code" and (current in ("", question) or "def logistic" in cell.source):
-            before.append(cell.source)
-    return before, check
+        elif cell.cell_type == "code" and current in ("", question):
+            exec(cell.source, scope)
+    return scope, check
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "answer"), PREPARED, ids=lambda v: v if isinstance(v, str) else f"{v.question}-{v.what}"
 )
-def test_each_prepared_answer_gets_what_it_deserves(name, answer, monkeypatch):
-    monkeypatch.setitem(os.environ, "MPLBACKEND", "agg")
-    before, check = before_and_check(name, answer.question)
-    scope = {}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for source in [*before, answer.code]:
-            exec(source, scope)
+def test_each_prepared_answer_gets_what_it_deserves(name, answer):
+    scope, check = surroundings(name, answer.question)
+    scope = dict(scope)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(answer.code, scope)
         if answer.right:
             exec(check, scope)
             hidden_test(name, answer.question)(scope)
@@ -69,4 +68,3 @@ def test_each_question_has_enough_answers(name):
     for question, listed in answers(name).items():
         assert sum(not answer.right for answer in listed) >= 3, question
         assert sum(answer.right for answer in listed) >= 2, question
-    assert (ANSWERS / f"{name}.py").exists()

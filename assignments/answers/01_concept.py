@@ -181,12 +181,16 @@ def mended(wrong):
 # %% q4 wrong: N in place of its square
 def mended(wrong):
     z = wrong.new_zeros(1, len(wrong))
-    return len(wrong) * torch.diff(torch.diff(wrong, dim=0, prepend=z), dim=1, prepend=z.T)
+    return len(wrong) * torch.diff(
+        torch.diff(wrong, dim=0, prepend=z), dim=1, prepend=z.T
+    )
 
 
 # %% q4 wrong: differences of rows only
 def mended(wrong):
-    return len(wrong) ** 2 * torch.diff(wrong, dim=0, prepend=wrong.new_zeros(1, len(wrong)))
+    return len(wrong) ** 2 * torch.diff(
+        wrong, dim=0, prepend=wrong.new_zeros(1, len(wrong))
+    )
 
 
 # %% q5 right: autograd on one number a sample
@@ -322,21 +326,29 @@ def batch_gram(K, batches):
 
 # %% q7 wrong: sum in place of the mean
 def batch_gram(K, batches):
-    return torch.stack([torch.stack([K[a][:, b].sum() for b in batches]) for a in batches])
+    return torch.stack(
+        [torch.stack([K[a][:, b].sum() for b in batches]) for a in batches]
+    )
 
 
 # %% q7 wrong: a sample's product with itself left out
 def batch_gram(K, batches):
     K = K - torch.diag(K.diagonal())
-    return torch.stack([torch.stack([K[a][:, b].mean() for b in batches]) for a in batches])
+    return torch.stack(
+        [torch.stack([K[a][:, b].mean() for b in batches]) for a in batches]
+    )
 
 
 # %% q7 wrong: all samples of a mini-batch counted once
 def batch_gram(K, batches):
-    return torch.stack([torch.stack([K[a][:, b].sum() / len(a) for b in batches]) for a in batches])
+    return torch.stack(
+        [torch.stack([K[a][:, b].sum() / len(a) for b in batches]) for a in batches]
+    )
 
 
 # %% q7 wrong: mean of cosines
 def batch_gram(K, batches):
     C = gradconf.cosine(K)
-    return torch.stack([torch.stack([C[a][:, b].mean() for b in batches]) for a in batches])
+    return torch.stack(
+        [torch.stack([C[a][:, b].mean() for b in batches]) for a in batches]
+    )

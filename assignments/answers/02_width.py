@@ -99,7 +99,9 @@ def expected_minimum(K, pairs):
     i, j = torch.tril_indices(len(K), len(K), -1)
     c = gradconf.cosine(K)[i, j].sort().values
     n = len(c)
-    beyond = torch.tensor([math.comb(n - k, pairs) / math.comb(n, pairs) for k in range(n + 1)]).double()
+    beyond = torch.tensor(
+        [math.comb(n - k, pairs) / math.comb(n, pairs) for k in range(n + 1)]
+    ).double()
     return ((beyond[:-1] - beyond[1:]) * c).sum()
 
 
@@ -116,21 +118,27 @@ def expected_minimum(K, pairs):
 def expected_minimum(K, pairs):
     i, j = torch.tril_indices(len(K), len(K), 0)
     c = gradconf.cosine(K)[i, j].sort().values.tolist()
-    return sum(v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c, 1)) / math.comb(len(c), pairs)
+    return sum(
+        v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c, 1)
+    ) / math.comb(len(c), pairs)
 
 
 # %% q3 wrong: inner products in place of cosines
 def expected_minimum(K, pairs):
     i, j = torch.tril_indices(len(K), len(K), -1)
     c = K[i, j].sort().values.tolist()
-    return sum(v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c, 1)) / math.comb(len(c), pairs)
+    return sum(
+        v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c, 1)
+    ) / math.comb(len(c), pairs)
 
 
 # %% q3 wrong: off by one
 def expected_minimum(K, pairs):
     i, j = torch.tril_indices(len(K), len(K), -1)
     c = gradconf.cosine(K)[i, j].sort().values.tolist()
-    return sum(v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c)) / math.comb(len(c), pairs)
+    return sum(
+        v * math.comb(len(c) - k, pairs - 1) for k, v in enumerate(c)
+    ) / math.comb(len(c), pairs)
 
 
 # %% q4 right: read by eye
@@ -194,7 +202,9 @@ def value_at_loss(losses, values, target):
     found = math.nan
     for k in range(1, len(losses)):
         if losses[k] <= target < losses[k - 1]:
-            found = values[k - 1] + (losses[k - 1] - target) / (losses[k - 1] - losses[k]) * (values[k] - values[k - 1])
+            found = values[k - 1] + (losses[k - 1] - target) / (
+                losses[k - 1] - losses[k]
+            ) * (values[k] - values[k - 1])
     return found
 
 
@@ -227,14 +237,28 @@ def sweep(widths, seeds):
         x = F.normalize(torch.randn(40, 10, generator=g), dim=1).double()
         y = torch.randn(40, generator=g).sign().double()
         net = models.mlp(
-            2, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g
+            2,
+            width,
+            in_features=10,
+            out_features=1,
+            activation="tanh",
+            init="lecun",
+            generator=g,
         ).double()
         rows = gradconf.reference.per_sample_gradients(net, logistic, x, y)
         K = rows @ rows.T
         pairs = gradconf.cosine(K)[*torch.triu_indices(40, 40, 1)]
         eta = max(0.0, -K.min().item())
-        row = {"q01": pairs.quantile(0.01).item(), "std": gradconf.confusion(K).std, "eta": eta}
-        return {"width": width, "seed": seed} | row | {"relative": eta / rows.square().sum(1).mean().item()}
+        row = {
+            "q01": pairs.quantile(0.01).item(),
+            "std": gradconf.confusion(K).std,
+            "eta": eta,
+        }
+        return (
+            {"width": width, "seed": seed}
+            | row
+            | {"relative": eta / rows.square().sum(1).mean().item()}
+        )
 
     return pd.DataFrame([one(width, seed) for width in widths for seed in seeds])
 
@@ -245,12 +269,34 @@ def sweep(widths, seeds):
     for seed in seeds:
         for width in widths:
             g = torch.Generator().manual_seed(seed)
-            x, y = F.normalize(torch.randn(40, 10, generator=g), dim=1), torch.randn(40, generator=g).sign()
-            net = models.mlp(2, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g)
+            x, y = (
+                F.normalize(torch.randn(40, 10, generator=g), dim=1),
+                torch.randn(40, generator=g).sign(),
+            )
+            net = models.mlp(
+                2,
+                width,
+                in_features=10,
+                out_features=1,
+                activation="tanh",
+                init="lecun",
+                generator=g,
+            )
             K = gradconf.gram(net.double(), logistic, x.double(), y.double())
             m = gradconf.confusion(K).row()
-            table.append([width, seed, m["q01"], m["std"], m["eta"], m["eta"] * 40 / K.trace().item()])
-    return pd.DataFrame(table, columns=["width", "seed", "q01", "std", "eta", "relative"])
+            table.append(
+                [
+                    width,
+                    seed,
+                    m["q01"],
+                    m["std"],
+                    m["eta"],
+                    m["eta"] * 40 / K.trace().item(),
+                ]
+            )
+    return pd.DataFrame(
+        table, columns=["width", "seed", "q01", "std", "eta", "relative"]
+    )
 
 
 # %% q6 wrong: one generator for all
@@ -259,12 +305,27 @@ def sweep(widths, seeds):
     for width in widths:
         g = torch.Generator().manual_seed(seeds[0])
         for seed in seeds:
-            x, y = F.normalize(torch.randn(40, 10, generator=g), dim=1), torch.randn(40, generator=g).sign()
-            net = models.mlp(2, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g)
+            x, y = (
+                F.normalize(torch.randn(40, 10, generator=g), dim=1),
+                torch.randn(40, generator=g).sign(),
+            )
+            net = models.mlp(
+                2,
+                width,
+                in_features=10,
+                out_features=1,
+                activation="tanh",
+                init="lecun",
+                generator=g,
+            )
             K = gradconf.gram(net.double(), logistic, x.double(), y.double())
             m = gradconf.confusion(K)
-            rows.append([width, seed, m.q01, m.std, m.eta, m.eta * 40 / K.trace().item()])
-    return pd.DataFrame(rows, columns=["width", "seed", "q01", "std", "eta", "relative"])
+            rows.append(
+                [width, seed, m.q01, m.std, m.eta, m.eta * 40 / K.trace().item()]
+            )
+    return pd.DataFrame(
+        rows, columns=["width", "seed", "q01", "std", "eta", "relative"]
+    )
 
 
 # %% q6 wrong: diagonal in the standard deviation
@@ -273,12 +334,34 @@ def sweep(widths, seeds):
     for width in widths:
         for seed in seeds:
             g = torch.Generator().manual_seed(seed)
-            x, y = F.normalize(torch.randn(40, 10, generator=g), dim=1), torch.randn(40, generator=g).sign()
-            net = models.mlp(2, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g)
+            x, y = (
+                F.normalize(torch.randn(40, 10, generator=g), dim=1),
+                torch.randn(40, generator=g).sign(),
+            )
+            net = models.mlp(
+                2,
+                width,
+                in_features=10,
+                out_features=1,
+                activation="tanh",
+                init="lecun",
+                generator=g,
+            )
             K = gradconf.gram(net.double(), logistic, x.double(), y.double())
             m = gradconf.confusion(K)
-            rows.append([width, seed, m.q01, gradconf.cosine(K).std().item(), m.eta, m.eta * 40 / K.trace().item()])
-    return pd.DataFrame(rows, columns=["width", "seed", "q01", "std", "eta", "relative"])
+            rows.append(
+                [
+                    width,
+                    seed,
+                    m.q01,
+                    gradconf.cosine(K).std().item(),
+                    m.eta,
+                    m.eta * 40 / K.trace().item(),
+                ]
+            )
+    return pd.DataFrame(
+        rows, columns=["width", "seed", "q01", "std", "eta", "relative"]
+    )
 
 
 # %% q6 wrong: relative to the sum of squares
@@ -287,12 +370,25 @@ def sweep(widths, seeds):
     for width in widths:
         for seed in seeds:
             g = torch.Generator().manual_seed(seed)
-            x, y = F.normalize(torch.randn(40, 10, generator=g), dim=1), torch.randn(40, generator=g).sign()
-            net = models.mlp(2, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g)
+            x, y = (
+                F.normalize(torch.randn(40, 10, generator=g), dim=1),
+                torch.randn(40, generator=g).sign(),
+            )
+            net = models.mlp(
+                2,
+                width,
+                in_features=10,
+                out_features=1,
+                activation="tanh",
+                init="lecun",
+                generator=g,
+            )
             K = gradconf.gram(net.double(), logistic, x.double(), y.double())
             m = gradconf.confusion(K)
             rows.append([width, seed, m.q01, m.std, m.eta, m.eta / K.trace().item()])
-    return pd.DataFrame(rows, columns=["width", "seed", "q01", "std", "eta", "relative"])
+    return pd.DataFrame(
+        rows, columns=["width", "seed", "q01", "std", "eta", "relative"]
+    )
 
 
 # %% q6 wrong: one depth less
@@ -301,9 +397,24 @@ def sweep(widths, seeds):
     for width in widths:
         for seed in seeds:
             g = torch.Generator().manual_seed(seed)
-            x, y = F.normalize(torch.randn(40, 10, generator=g), dim=1), torch.randn(40, generator=g).sign()
-            net = models.mlp(1, width, in_features=10, out_features=1, activation="tanh", init="lecun", generator=g)
+            x, y = (
+                F.normalize(torch.randn(40, 10, generator=g), dim=1),
+                torch.randn(40, generator=g).sign(),
+            )
+            net = models.mlp(
+                1,
+                width,
+                in_features=10,
+                out_features=1,
+                activation="tanh",
+                init="lecun",
+                generator=g,
+            )
             K = gradconf.gram(net.double(), logistic, x.double(), y.double())
             m = gradconf.confusion(K)
-            rows.append([width, seed, m.q01, m.std, m.eta, m.eta * 40 / K.trace().item()])
-    return pd.DataFrame(rows, columns=["width", "seed", "q01", "std", "eta", "relative"])
+            rows.append(
+                [width, seed, m.q01, m.std, m.eta, m.eta * 40 / K.trace().item()]
+            )
+    return pd.DataFrame(
+        rows, columns=["width", "seed", "q01", "std", "eta", "relative"]
+    )

@@ -135,7 +135,11 @@ def nearest_orthogonal(W):
 
 # %% q3 wrong: columns of length one
 def nearest_orthogonal(W):
-    return W / W.norm(dim=0, keepdim=True) if W.shape[0] >= W.shape[1] else W / W.norm(dim=1, keepdim=True)
+    return (
+        W / W.norm(dim=0, keepdim=True)
+        if W.shape[0] >= W.shape[1]
+        else W / W.norm(dim=1, keepdim=True)
+    )
 
 
 # %% q3 wrong: largest stretch one
@@ -153,7 +157,11 @@ def nearest_orthogonal(W):
 def silence(counts):
     labels = [c for c, n in enumerate(counts) for _ in range(n)]
     off = -1 / (len(counts) - 1)
-    pairs = [1.0 if labels[i] == labels[j] else off for i in range(len(labels)) for j in range(i)]
+    pairs = [
+        1.0 if labels[i] == labels[j] else off
+        for i in range(len(labels))
+        for j in range(i)
+    ]
     return min(pairs), sum(pairs) / len(pairs), sum(p < 0 for p in pairs) / len(pairs)
 
 
@@ -288,9 +296,17 @@ def moved(kind, width, length, init):
         g = torch.Generator().manual_seed(0)
         x = length * F.normalize(torch.randn(30, 16, generator=g), dim=1).double()
         y = torch.randn(30, generator=g).sign().double()
-        shape = {"in_features": 16, "out_features": 1, "bias": False, "init": init, "activation": kind}
+        shape = {
+            "in_features": 16,
+            "out_features": 1,
+            "bias": False,
+            "init": init,
+            "activation": kind,
+        }
         net = models.mlp(depth, width, generator=g, **shape).double()
-        return gradconf.cosine(gradconf.gram(net, lambda z, t: F.softplus(-t * z[:, 0]), x, y))
+        return gradconf.cosine(
+            gradconf.gram(net, lambda z, t: F.softplus(-t * z[:, 0]), x, y)
+        )
 
     return (one(1) - one(16)).abs().max().item() < 1e-4
 

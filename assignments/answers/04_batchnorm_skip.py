@@ -72,10 +72,22 @@ def mode_cosine(model, x, y):
     was, rows = model.training, []
     for mode in (True, False):
         model.train(mode)
-        leaves = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+        leaves = {
+            name: p.detach().clone().requires_grad_()
+            for name, p in model.named_parameters()
+        }
         buffers = {name: b.clone() for name, b in model.named_buffers()}
-        loss = F.cross_entropy(torch.func.functional_call(model, leaves | buffers, (x,)), y)
-        rows.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, tuple(leaves.values()))]))
+        loss = F.cross_entropy(
+            torch.func.functional_call(model, leaves | buffers, (x,)), y
+        )
+        rows.append(
+            torch.cat(
+                [
+                    g.reshape(-1)
+                    for g in torch.autograd.grad(loss, tuple(leaves.values()))
+                ]
+            )
+        )
     model.train(was)
     a, b = rows
     return float(a @ b / a.norm() / b.norm())
@@ -86,7 +98,14 @@ def mode_cosine(model, x, y):
     was, flat = model.training, []
     for mode in (False, True):
         loss = F.cross_entropy(model.train(mode)(x), y)
-        flat.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+        flat.append(
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(loss, list(model.parameters()))
+                ]
+            )
+        )
     model.train(was)
     return F.cosine_similarity(flat[0], flat[1], dim=0).item()
 
@@ -96,14 +115,25 @@ def mode_cosine(model, x, y):
     state, flat = {k: v.clone() for k, v in model.state_dict().items()}, []
     for mode in (False, True):
         loss = F.cross_entropy(model.train(mode)(x), y)
-        flat.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+        flat.append(
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(loss, list(model.parameters()))
+                ]
+            )
+        )
     model.load_state_dict(state)
     return F.cosine_similarity(flat[0], flat[1], dim=0).item()
 
 
 # %% q2 wrong: .grad left behind
 def mode_cosine(model, x, y):
-    was, state, flat = model.training, {k: v.clone() for k, v in model.state_dict().items()}, []
+    was, state, flat = (
+        model.training,
+        {k: v.clone() for k, v in model.state_dict().items()},
+        [],
+    )
     for mode in (False, True):
         model.zero_grad()
         F.cross_entropy(model.train(mode)(x), y).backward()
@@ -115,10 +145,21 @@ def mode_cosine(model, x, y):
 
 # %% q2 wrong: statistics learned before evaluation
 def mode_cosine(model, x, y):
-    was, state, flat = model.training, {k: v.clone() for k, v in model.state_dict().items()}, []
+    was, state, flat = (
+        model.training,
+        {k: v.clone() for k, v in model.state_dict().items()},
+        [],
+    )
     for mode in (True, False):
         loss = F.cross_entropy(model.train(mode)(x), y)
-        flat.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+        flat.append(
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(loss, list(model.parameters()))
+                ]
+            )
+        )
     model.load_state_dict(state)
     model.train(was)
     return F.cosine_similarity(flat[0], flat[1], dim=0).item()
@@ -128,7 +169,10 @@ def mode_cosine(model, x, y):
 def calibrate(model, batches):
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
     seen = {m: [] for m in norms}
-    hooks = [m.register_forward_hook(lambda m, given, out: seen[m].append(given[0])) for m in norms]
+    hooks = [
+        m.register_forward_hook(lambda m, given, out: seen[m].append(given[0]))
+        for m in norms
+    ]
     with torch.no_grad():
         model.train()
         for x in batches:
@@ -137,7 +181,9 @@ def calibrate(model, batches):
             hook.remove()
         for m in norms:
             m.running_mean.copy_(torch.stack([z.mean(0) for z in seen[m]]).mean(0))
-            m.running_var.copy_(torch.stack([z.var(0, unbiased=True) for z in seen[m]]).mean(0))
+            m.running_var.copy_(
+                torch.stack([z.var(0, unbiased=True) for z in seen[m]]).mean(0)
+            )
     model.eval()
     return model
 
@@ -275,45 +321,90 @@ def ablation(runs):
     import pandas as pd
 
     table = pd.DataFrame(runs).astype({"loss": float})
-    wide = table.pivot(index="seed", columns=["batch_norm", "skip"], values="loss").dropna().sort_index()
+    wide = (
+        table.pivot(index="seed", columns=["batch_norm", "skip"], values="loss")
+        .dropna()
+        .sort_index()
+    )
     m = wide.mean()
     a, b, c, d = m[False, False], m[True, False], m[False, True], m[True, True]
-    return {"batch norm": b - a, "skip": c - a, "interaction": d - b - c + a, "seeds": wide.index.tolist()}
+    return {
+        "batch norm": b - a,
+        "skip": c - a,
+        "interaction": d - b - c + a,
+        "seeds": wide.index.tolist(),
+    }
 
 
 # %% q6 right: differences seed by seed
 def ablation(runs):
     by_seed = {}
     for run in runs:
-        by_seed.setdefault(run["seed"], {})[run["batch_norm"], run["skip"]] = run["loss"]
-    good = {s: r for s, r in sorted(by_seed.items()) if len(r) == 4 and None not in r.values()}
+        by_seed.setdefault(run["seed"], {})[run["batch_norm"], run["skip"]] = run[
+            "loss"
+        ]
+    good = {
+        s: r
+        for s, r in sorted(by_seed.items())
+        if len(r) == 4 and None not in r.values()
+    }
     rows = [
-        (r[True, False] - r[False, False], r[False, True] - r[False, False], r[True, True] - r[False, False])
+        (
+            r[True, False] - r[False, False],
+            r[False, True] - r[False, False],
+            r[True, True] - r[False, False],
+        )
         for r in good.values()
     ]
     norm, skip, both = (sum(column) / len(rows) for column in zip(*rows))
-    return {"batch norm": norm, "skip": skip, "interaction": both - (norm + skip), "seeds": list(good)}
+    return {
+        "batch norm": norm,
+        "skip": skip,
+        "interaction": both - (norm + skip),
+        "seeds": list(good),
+    }
 
 
 # %% q6 wrong: each network over its own seeds
 def ablation(runs):
     def mean(n, s):
-        kept = [r["loss"] for r in runs if (r["batch_norm"], r["skip"]) == (n, s) and r["loss"] is not None]
+        kept = [
+            r["loss"]
+            for r in runs
+            if (r["batch_norm"], r["skip"]) == (n, s) and r["loss"] is not None
+        ]
         return sum(kept) / len(kept)
 
-    a, b, c, d = mean(False, False), mean(True, False), mean(False, True), mean(True, True)
+    a, b, c, d = (
+        mean(False, False),
+        mean(True, False),
+        mean(False, True),
+        mean(True, True),
+    )
     bad = {r["seed"] for r in runs if r["loss"] is None}
     seeds = sorted({r["seed"] for r in runs} - bad)
-    return {"batch norm": b - a, "skip": c - a, "interaction": d - b - c + a, "seeds": seeds}
+    return {
+        "batch norm": b - a,
+        "skip": c - a,
+        "interaction": d - b - c + a,
+        "seeds": seeds,
+    }
 
 
 # %% q6 wrong: a diverged run has loss zero
 def ablation(runs):
     def mean(n, s):
-        kept = [r["loss"] or 0.0 for r in runs if (r["batch_norm"], r["skip"]) == (n, s)]
+        kept = [
+            r["loss"] or 0.0 for r in runs if (r["batch_norm"], r["skip"]) == (n, s)
+        ]
         return sum(kept) / len(kept)
 
-    a, b, c, d = mean(False, False), mean(True, False), mean(False, True), mean(True, True)
+    a, b, c, d = (
+        mean(False, False),
+        mean(True, False),
+        mean(False, True),
+        mean(True, True),
+    )
     return {
         "batch norm": b - a,
         "skip": c - a,
@@ -328,11 +419,25 @@ def ablation(runs):
     seeds = sorted({r["seed"] for r in runs} - bad)
 
     def mean(n, s):
-        kept = [r["loss"] for r in runs if (r["batch_norm"], r["skip"]) == (n, s) and r["seed"] in seeds]
+        kept = [
+            r["loss"]
+            for r in runs
+            if (r["batch_norm"], r["skip"]) == (n, s) and r["seed"] in seeds
+        ]
         return sum(kept) / len(kept)
 
-    a, b, c, d = mean(False, False), mean(True, False), mean(False, True), mean(True, True)
-    return {"batch norm": b - a, "skip": c - a, "interaction": d - b - c, "seeds": seeds}
+    a, b, c, d = (
+        mean(False, False),
+        mean(True, False),
+        mean(False, True),
+        mean(True, True),
+    )
+    return {
+        "batch norm": b - a,
+        "skip": c - a,
+        "interaction": d - b - c,
+        "seeds": seeds,
+    }
 
 
 # %% q6 wrong: sign
@@ -341,11 +446,25 @@ def ablation(runs):
     seeds = sorted({r["seed"] for r in runs} - bad)
 
     def mean(n, s):
-        kept = [r["loss"] for r in runs if (r["batch_norm"], r["skip"]) == (n, s) and r["seed"] in seeds]
+        kept = [
+            r["loss"]
+            for r in runs
+            if (r["batch_norm"], r["skip"]) == (n, s) and r["seed"] in seeds
+        ]
         return sum(kept) / len(kept)
 
-    a, b, c, d = mean(False, False), mean(True, False), mean(False, True), mean(True, True)
-    return {"batch norm": a - b, "skip": a - c, "interaction": a - b - c + d, "seeds": seeds}
+    a, b, c, d = (
+        mean(False, False),
+        mean(True, False),
+        mean(False, True),
+        mean(True, True),
+    )
+    return {
+        "batch norm": a - b,
+        "skip": a - c,
+        "interaction": a - b - c + d,
+        "seeds": seeds,
+    }
 
 
 # %% q7 right: read
@@ -355,7 +474,11 @@ recognised = {"batch norm": "C", "both": "D", "smallest trains best": False}
 # %% q7 right: measured
 typical = {letter: shown[letter].mean().item() for letter in "ABCD"}
 ordered = sorted(typical, key=typical.get)
-recognised = {"batch norm": ordered[0], "both": ordered[1], "smallest trains best": False}
+recognised = {
+    "batch norm": ordered[0],
+    "both": ordered[1],
+    "smallest trains best": False,
+}
 
 
 # %% q7 wrong: taken for the best
