@@ -1,13 +1,12 @@
 """Search what is published for what students must not find."""
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from grading.answers import answers
-from grading.masters import MARK, secrets
+from grading.masters import MARK, handed_out_code, secrets
 from grading.places import MASTERS, ROOT, assignments
 
 SHORTEST = 40  # characters of a line that is like no other
@@ -16,11 +15,14 @@ TAG = re.compile(r"<[^>]*>")
 
 def fingerprints() -> set[str]:
     """Return the mark, and the longest line of every solution, model answer, hidden test and prepared answer."""
-    passages = [passage for name in assignments() for passage in secrets(MASTERS / f"{name}.ipynb")]
+    masters = [MASTERS / f"{name}.ipynb" for name in assignments()]
+    passages = [passage for master in masters for passage in secrets(master)]
     passages += [answer.code for name in assignments() for listed in answers(name).values() for answer in listed]
-    longest = {max((line.strip() for line in passage.splitlines()), key=len) for passage in passages}
-    public = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "chapters").glob("*.ipynb"))
-    return {MARK} | {line for line in longest if len(line) >= SHORTEST and _escaped(line) not in public}
+    public = "\n".join(map(handed_out_code, masters))
+    public += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "chapters").glob("*.ipynb")).replace(
+        '\\"', '"'
+    )
+    return {MARK} | {line for passage in passages if (line := _longest(passage, public))}
 
 
 def leaks(folder: Path) -> list[str]:
@@ -41,5 +43,8 @@ def _texts(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, text.replace('\\"', '"').replace("\\\\", "\\")
 
 
-def _escaped(line: str) -> str:
-    return json.dumps(line, ensure_ascii=False)[1:-1]
+def _longest(passage: str, public: str) -> str:
+    """Return the longest line of a passage that stands nowhere else, "" if all such lines are short."""
+    lines = (line.strip() for line in passage.splitlines())
+    own = [line for line in lines if len(line) >= SHORTEST and line not in public]
+    return max(own, key=len, default="")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,15 +36,28 @@ def questions(master: Path) -> list[Question]:
 
 def secrets(master: Path) -> list[str]:
     """Return the passages of a master that students must not see: solutions, model answers and hidden tests."""
-    found, inside = [], ""
-    for cell in nbformat.read(master, as_version=4).cells:
-        if cell.cell_type == "raw":
-            inside = cell.source.splitlines()[0] if "# BEGIN" in cell.source else ""
-        elif inside == "# BEGIN TESTS" or (inside == "# BEGIN SOLUTION" and cell.cell_type == "markdown"):
+    found = []
+    for inside, cell in _sections(master):
+        if inside == "# BEGIN TESTS" or (inside == "# BEGIN SOLUTION" and cell.cell_type == "markdown"):
             found.append(cell.source)
         elif inside == "# BEGIN SOLUTION":
             found += PASSAGE.findall(cell.source)
     return found
+
+
+def handed_out_code(master: Path) -> str:
+    """Return the code of a master that students are given, checks included."""
+    return "\n".join(PASSAGE.sub("", cell.source) for inside, cell in _sections(master) if inside != "# BEGIN TESTS")
+
+
+def _sections(master: Path) -> Iterator[tuple[str, nbformat.NotebookNode]]:
+    """Yield every cell but the raw ones, with the raw cell's first line that begins its section, or ""."""
+    inside = ""
+    for cell in nbformat.read(master, as_version=4).cells:
+        if cell.cell_type == "raw":
+            inside = cell.source.splitlines()[0] if "# BEGIN" in cell.source else ""
+        else:
+            yield inside, cell
 
 
 def keep_questions(name: str, listed: list[Question]) -> None:

@@ -96,6 +96,7 @@ def _bubblewrap(readable: list[Path], writable: Path, limits: Limits) -> list[st
 
 
 def _limit(limits: Limits) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in background jobs, and cells are interrupted by it
     processor = int(limits.seconds) + 10
     for what, most in (
         (resource.RLIMIT_CPU, processor),

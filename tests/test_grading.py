@@ -84,7 +84,7 @@ def test_what_no_answer_needs_is_listed(source, found):
 
 def test_answers_and_cells_that_were_handed_out_are_not_listed():
     given = notebook("import os, subprocess")
-    usual = "import numpy as np\nimport torch.nn.functional as F\nclass A:\n    def __init__(self):\n        self.x = F.relu(1)"
+    usual = "import numpy as np\nimport torch.nn as nn\nclass A:\n    def __init__(self):\n        self.x = nn.ReLU()"
     assert suspicions(notebook("import os, subprocess", usual, "this is no ( Python"), given) == []
 
 
