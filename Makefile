@@ -64,7 +64,7 @@ grade: $(TEACH)/.ready  ## grade a folder of notebooks into one table: make grad
 	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT))
 
 test-assignments: assignments  ## grade right, wrong and broken submissions, and compare with the expected marks
-	$(TEACH)/bin/python -m pytest -q tests/grading
+	$(TEACH)/bin/python -m pytest -q --noconftest tests/test_grading.py
 	$(TEACH)/bin/python -m grading.rehearse $(ASSIGNMENT)
 
 public:  ## write the copy for the open web, without solutions: make public DIR=folder

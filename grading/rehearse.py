@@ -20,7 +20,7 @@ from grading.results import Grade
 from grading.sandbox import Limits
 from grading.table import report, write_csv
 
-LIMITS = Limits(seconds=150, cell_seconds=30)
+LIMITS = Limits(seconds=90, cell_seconds=20)
 
 
 def a_class(name: str, students: int, seed: int = 0) -> list[list[Answer]]:
