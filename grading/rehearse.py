@@ -20,6 +20,7 @@ from grading.results import Grade
 from grading.sandbox import Limits
 from grading.table import report, write_csv
 
+IN_A_CLASS = ["endless.ipynb", "kernel_dies.ipynb", "empty_file.ipynb", "reads_tests.ipynb", "answers.pdf"]
 LIMITS = Limits(seconds=90, cell_seconds=20)
 
 
@@ -58,11 +59,8 @@ def differences(grades: list[Grade], marks: dict[str, dict[str, float]], broken:
     return found
 
 
-def rehearse(name: str, students: int, jobs: int) -> list[str]:
+def rehearse(name: str, chosen: list[list[Answer]], broken: list[str], jobs: int) -> list[str]:
     """Grade a folder of prepared submissions and return the differences; print the summary and the time."""
-    chosen = a_class(name, students - 5) if students else covering(name)
-    broken = ["endless.ipynb", "kernel_dies.ipynb", "empty_file.ipynb", "reads_tests.ipynb", "answers.pdf"]
-    broken = broken if students else list(BROKEN)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, name)
         folder.mkdir()
@@ -81,9 +79,11 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=0, help="a class of so many, five of them broken")
     parser.add_argument("--jobs", type=int, default=2, help="submissions at a time")
     options = parser.parse_args()
-    found = []
+    found, broken = [], IN_A_CLASS if options.students else list(BROKEN)
     for name in options.names or assignments():
-        found += rehearse(name, options.students, options.jobs)
+        chosen = a_class(name, options.students - len(broken)) if options.students else covering(name)
+        found += rehearse(name, chosen, broken, options.jobs)
+        broken = broken if options.students else ["colab.ipynb"]  # what is broken does not depend on the questions
     if found:
         sys.exit("\n".join(found))
     print("All marks are as expected.")
