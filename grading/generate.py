@@ -1,5 +1,6 @@
 """Make student notebooks, solutions and autograders of the masters, and check them: `python -m grading.generate`."""
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from grading.grade import grade_one
 from grading.places import BUILT, MASTERS, ROOT, STUDENTS, assignments
 from grading.submissions import read
 
+BOUNDARY = re.compile(r"<!-- (BEGIN|END) QUESTION -->")  # otter's, round questions that are marked by hand
 FIRST_CHAPTER = ROOT / "chapters" / "01_concept.ipynb"
 
 
@@ -41,7 +43,9 @@ def split(master: Path, folder: Path) -> None:
 def handed_out(path: Path) -> nbformat.NotebookNode:
     """Return otter's student notebook without otter: plain cells, and the chapters' own first cell for Colab."""
     plain = read(path)
-    plain.cells = [cell for cell in plain.cells if cell.source.strip() not in ("<!-- END QUESTION -->", "")]
+    for cell in plain.cells:
+        cell.source = BOUNDARY.sub("", cell.source).strip()
+    plain.cells = [cell for cell in plain.cells if cell.source]
     plain.cells[1:1] = installing()
     plain.metadata["language_info"] = {"name": "python"}
     plain.nbformat_minor = 5
