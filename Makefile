@@ -82,7 +82,7 @@ lint: $(READY)  ## style and spelling of code, notebooks and prose
 format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout chapters/*.ipynb
+	$(BIN)/nbstripout chapters/*.ipynb $(wildcard assignments/*.ipynb assignments/masters/*.ipynb)
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) $(BENCH) $(TEACH) _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,7 @@ def write_csv(grades: list[Grade], path: Path) -> None:
     """
     listed = {name: kept_questions(name) for name in {grade.assignment for grade in grades} if name}
     columns = sorted({question.name for questions in listed.values() for question in questions})
-    head = ["submission", "assignment", "status", "points", "of", "by hand"]
+    head = ["submission", "assignment", "status", "points", "of", "by hand, of"]
     head += [*columns, "look", "messages", "failed cells"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
