@@ -61,7 +61,7 @@ assignments: $(TEACH)/.ready  ## make student notebooks, solutions and autograde
 
 grade: $(TEACH)/.ready  ## grade a folder of notebooks into one table: make grade SUBMISSIONS=folder
 	@test -n "$(SUBMISSIONS)" || { echo "Say which folder: make grade SUBMISSIONS=folder"; exit 1; }
-	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT))
+	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--out "$(OUT)")
 
 test-assignments: assignments  ## grade right, wrong and broken submissions, and compare with the expected marks
 	$(TEACH)/bin/python -m pytest -q --noconftest tests/test_grading.py

@@ -11,6 +11,7 @@ import nbformat
 from grading import masters, sandbox
 from grading.grade import grade_one
 from grading.places import BUILT, MASTERS, ROOT, STUDENTS, assignments
+from grading.results import Grade
 from grading.submissions import read
 
 BOUNDARY = re.compile(r"<!-- (BEGIN|END) QUESTION -->")  # otter's, round questions that are marked by hand
@@ -64,7 +65,7 @@ def check(name: str) -> None:
     """Stop unless the solution gets all points, and the notebook as handed out gets none and fails nowhere."""
     listed = [question for question in masters.questions(MASTERS / f"{name}.ipynb") if not question.manual]
     for path, full in ((BUILT / name / "solution.ipynb", True), (STUDENTS / f"{name}.ipynb", False)):
-        grade = grade_one(read(path), path.name, name, sandbox.Limits())
+        grade = grade_one(read(path), Grade(path.name, name), sandbox.Limits())
         for question in listed:
             points = grade.points[question.name]
             if points != (question.points if full else 0):

@@ -21,41 +21,42 @@ from grading.table import report, write_csv
 INSIDE = ROOT / "grading" / "inside.py"
 
 
-def grade_folder(
-    folder: Path, *, assignment: str = "", jobs: int = 2, limits: sandbox.Limits | None = None
-) -> list[Grade]:
-    """Grade every file below a folder, and return one grade a file, in the order of their names."""
-    files, grades = submissions.handed_in(folder), {}
+def grade_folder(folder: Path, *, assignment: str, jobs: int, limits: sandbox.Limits) -> list[Grade]:
+    """Grade every file below a folder, and return one grade a file, in the order of their names.
+
+    Without the name of an assignment, each notebook's title says which it is. Ctrl-C keeps what is graded already.
+    """
+    files = submissions.handed_in(folder)
     names = [assignment] if assignment else sorted(path.parent.name for path in BUILT.glob("*/autograder.zip"))
     for name in names:
         autograder(name)  # stops here if it is not built
+    grades = {
+        path: Grade(path.relative_to(folder).as_posix(), failed="grading was stopped before it") for path in files
+    }
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(_grade_safely, path, folder, names, limits): path for path in files}
-        for done in tqdm(as_completed(waiting), total=len(waiting), desc="grading", unit="file"):
-            grades[waiting[done]] = done.result()
-    return [grades[path] for path in files]
+        waiting = {pool.submit(_grade_safely, path, grades[path], names, limits): path for path in files}
+        try:
+            for done in tqdm(as_completed(waiting), total=len(waiting), desc="grading", unit="file"):
+                grades[waiting[done]] = done.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return list(grades.values())
 
 
-def _grade_safely(path: Path, folder: Path, names: list[str], limits: sandbox.Limits) -> Grade:
+def _grade_safely(path: Path, grade: Grade, names: list[str], limits: sandbox.Limits) -> Grade:
     """Grade one file; whatever happens to it stays with it."""
-    submission = path.relative_to(folder).as_posix()
     try:
         notebook = submissions.read(path)
-        name = names[0] if len(names) == 1 else submissions.recognise(notebook, names)
+        grade = replace(grade, assignment=names[0] if len(names) == 1 else submissions.recognise(notebook, names))
+        return grade_one(notebook, replace(grade, failed=""), limits)
     except ValueError as error:
-        return Grade(submission, failed=str(error))
+        return replace(grade, failed=str(error))
     except Exception as error:
-        return Grade(submission, failed=f"{type(error).__name__}: {error}")
-    try:
-        return grade_one(notebook, submission, name, limits)
-    except ValueError as error:
-        return Grade(submission, name, failed=str(error))
-    except Exception as error:
-        return Grade(submission, name, failed=f"{type(error).__name__}: {error}")
+        return replace(grade, failed=f"{type(error).__name__}: {error}")
 
 
-def grade_one(notebook: nbformat.NotebookNode, submission: str, name: str, limits: sandbox.Limits) -> Grade:
-    """Grade one plain notebook.
+def grade_one(notebook: nbformat.NotebookNode, grade: Grade, limits: sandbox.Limits) -> Grade:
+    """Grade one plain notebook, and return the grade with its points.
 
     Raises:
         ValueError: with the reason, if there is no result.
@@ -66,17 +67,17 @@ def grade_one(notebook: nbformat.NotebookNode, submission: str, name: str, limit
         nbformat.write(notebook, given)
         result.touch()
         work.mkdir()
-        packed = autograder(name)
+        packed = autograder(grade.assignment)
         command = [sys.executable, str(INSIDE), str(given), str(packed), str(result), str(limits.cell_seconds)]
         readable = [INSIDE, given, packed, ROOT / "gradconf"]
         outcome = sandbox.run(command, work, readable=readable, writable=result, limits=limits)
         if outcome.status is None:
             raise ValueError(f"its {limits.seconds:.0f} seconds were up")
         try:
-            grade = read_result(result, kept_questions(name), Grade(submission, name))
+            grade = read_result(result, kept_questions(grade.assignment), grade)
         except ValueError as error:
             raise ValueError(f"{error} (exit status {outcome.status}): {outcome.said[-200:]}") from error
-    return replace(grade, look=grade.look + suspicions(notebook, submissions.as_handed_out(name)))
+    return replace(grade, look=grade.look + suspicions(notebook, submissions.as_handed_out(grade.assignment)))
 
 
 def main() -> None:
@@ -90,11 +91,14 @@ def main() -> None:
     options = parser.parse_args()
     if not options.folder.is_dir():
         sys.exit(f"There is no folder {options.folder}: make grade SUBMISSIONS=folder")
+    folder = options.folder.resolve()
+    table = options.out or Path(f"{folder}.csv")
+    if table.exists():
+        sys.exit(f"{table} exists, and may hold marks that you wrote: move it, or choose another, OUT=table.csv")
     if not sandbox.confined():
         print("bubblewrap is missing: submissions can read your files and reach the network. Install it if you can.")
-    folder, limits = options.folder.resolve(), sandbox.Limits(seconds=options.seconds)
+    limits = sandbox.Limits(seconds=options.seconds)
     grades = grade_folder(folder, assignment=options.assignment, jobs=options.jobs, limits=limits)
-    table = options.out or Path(f"{folder}.csv")
     write_csv(grades, table)
     print(report(grades, table))
 

@@ -27,10 +27,12 @@ LIMITS = Limits(seconds=90, cell_seconds=20)
 def a_class(name: str, students: int, seed: int = 0) -> list[list[Answer]]:
     """Return the answers of a class that is right three times out of four."""
     chance, prepared = random.Random(seed), answers(name).values()
-    return [
-        [chance.choice([a for a in listed if a.right == (chance.random() < 0.75)]) for listed in prepared]
-        for _ in range(students)
-    ]
+
+    def answer(listed: list[Answer]) -> Answer:
+        right = chance.random() < 0.75
+        return chance.choice([one for one in listed if one.right == right])
+
+    return [[answer(listed) for listed in prepared] for _ in range(students)]
 
 
 def hand_in(name: str, chosen: list[list[Answer]], broken: list[str], folder: Path) -> dict[str, dict[str, float]]:
