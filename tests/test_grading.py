@@ -142,6 +142,7 @@ def test_a_sandbox_ends_when_its_time_is_up_with_all_its_processes(tmp_path):
     assert ["sleep", "91.5"] not in [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_a_sandbox_has_a_memory_limit(tmp_path):
     outcome, _ = run_in_sandbox(tmp_path, "x = bytearray(2**30)", memory=2**28)
     assert outcome.status == 1
