@@ -63,8 +63,9 @@ grade: $(TEACH)/.ready  ## grade a folder of notebooks into one table: make grad
 	@test -n "$(SUBMISSIONS)" || { echo "Say which folder: make grade SUBMISSIONS=folder"; exit 1; }
 	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--out "$(OUT)")
 
-test-assignments: assignments  ## grade right, wrong and broken submissions, and compare with the expected marks
-	$(TEACH)/bin/python -m pytest -q --noconftest tests/test_grading.py
+test-assignments: $(TEACH)/.ready  ## grade right, wrong and broken submissions, and compare with the expected marks
+	$(TEACH)/bin/python -m pytest -q --noconftest tests/test_grading.py  # are the student notebooks up to date?
+	$(TEACH)/bin/python -m grading.generate $(ASSIGNMENT)
 	$(TEACH)/bin/python -m grading.rehearse $(ASSIGNMENT)
 
 public:  ## write the copy for the open web, without solutions: make public DIR=folder
