@@ -18,9 +18,7 @@ def main(notebook: str, autograder: str, result: str, cell_seconds: str) -> None
     """Grade the notebook with the autograder's zip, and write the file `result`."""
     from otter.run import run_autograder_main
 
-    failures = _note_failures()
-    ExecutePreprocessor.timeout.default_value = int(cell_seconds)
-    ExecutePreprocessor.interrupt_on_timeout.default_value = True  # and go on with the next cell
+    failures = _watch_cells(int(cell_seconds))
     folder = _lay_out(notebook, autograder)
     before = _digest(folder / "source")
     os.chdir(folder)
@@ -43,11 +41,12 @@ def _lay_out(notebook: str, autograder: str) -> Path:
     return folder
 
 
-def _note_failures() -> list[str]:
-    """Return a list that fills with the errors of cells when the notebook is executed."""
+def _watch_cells(seconds: int) -> list[str]:
+    """Interrupt cells that take longer, and return a list that fills with the errors of cells."""
     failures, execute = [], ExecutePreprocessor.preprocess
 
     def preprocess(self, notebook, *args, **options):
+        self.timeout, self.interrupt_on_timeout = seconds, True  # and go on with the next cell
         notebook, resources = execute(self, notebook, *args, **options)
         for cell in notebook.cells:
             for output in cell.get("outputs", []):
