@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  := .venv-bench
 COLAB  := .venv-colab
+TEACH  := .venv-teach
 CELL_TIMEOUT := 120
 # The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
 OLDEST_TORCH := 2.13.0
@@ -20,10 +21,10 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve test test-site set-repo newest bench claims lint format clean
-.PHONY: colab test-colab dist minimum binder release
+.PHONY: colab test-colab dist minimum binder release assignments grade test-assignments public
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 book: $(READY)  ## execute the chapters and build the site
 	$(BIN)/python book/forget.py
@@ -40,7 +41,7 @@ serve:  ## show the built site at http://localhost:8000
 test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q tests --ignore=tests/site --ignore=tests/colab
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
-	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters $(wildcard assignments/*.ipynb)
 
 test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
 	$(BIN)/python -m pytest -q tests/site tests/test_pages.py
@@ -93,10 +94,26 @@ claims: $(READY)  ## measure the paper's claims with two lists of ten seeds, in 
 	$(BIN)/python -m claims.run --seeds $(shell seq 100 109) --out gradconf/results/claims_again.json
 	$(BIN)/python -m claims.page
 
+assignments: $(TEACH)/.ready  ## make student notebooks, solutions and autograders of assignments/masters, and check them
+	$(TEACH)/bin/python -m grading.generate $(ASSIGNMENT)
+
+grade: $(TEACH)/.ready  ## grade a folder of notebooks into one table: make grade SUBMISSIONS=folder
+	@test -n "$(SUBMISSIONS)" || { echo "Say which folder: make grade SUBMISSIONS=folder"; exit 1; }
+	env -u TQDM_DISABLE $(TEACH)/bin/python -m grading.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--out "$(OUT)")
+
+test-assignments: $(TEACH)/.ready  ## grade right, wrong and broken submissions, and compare with the expected marks
+	$(TEACH)/bin/python -m pytest -q --noconftest tests/test_grading.py  # are the student notebooks up to date?
+	$(TEACH)/bin/python -m grading.generate $(ASSIGNMENT)
+	$(TEACH)/bin/python -m grading.rehearse $(ASSIGNMENT)
+
+public:  ## write the copy for the open web, without solutions: make public DIR=folder
+	@test -n "$(DIR)" || { echo "Say where: make public DIR=folder"; exit 1; }
+	$(PYTHON) -m grading.publish "$(DIR)"
+
 lint: $(READY)  ## style and spelling of code, notebooks and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --keep-id --verify chapters/*.ipynb
+	$(BIN)/nbstripout --keep-id --verify chapters/*.ipynb $(wildcard assignments/*.ipynb assignments/masters/*.ipynb)
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -105,10 +122,10 @@ lint: $(READY)  ## style and spelling of code, notebooks and prose
 format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout --keep-id chapters/*.ipynb
+	$(BIN)/nbstripout --keep-id chapters/*.ipynb $(wildcard assignments/*.ipynb assignments/masters/*.ipynb)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(BENCH) $(COLAB) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(COLAB) $(TEACH) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -129,4 +146,9 @@ $(COLAB)/.ready: colab/pins.txt
 	rm -rf $(COLAB)
 	$(PYTHON) -m venv $(COLAB)
 	$(COLAB)/bin/python -m pip install -q --no-deps --no-compile -r colab/pins.txt
+	@touch $@
+
+$(TEACH)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TEACH)
+	$(TEACH)/bin/python -m pip install -q -c constraints.txt -e ".[teach]"
 	@touch $@

@@ -1,0 +1,1 @@
+"""How the assignments are generated from their masters, and how submissions are graded: for teachers, not installed."""

@@ -1,0 +1,107 @@
+"""Grade a folder of notebooks, in parallel, each in a sandbox of its own: `python -m grading.grade FOLDER`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+from tqdm import tqdm
+
+from grading import sandbox, submissions
+from grading.masters import kept_questions
+from grading.places import BUILT, ROOT, autograder
+from grading.results import Grade, read_result
+from grading.suspicions import suspicions
+from grading.table import report, write_csv
+
+INSIDE = ROOT / "grading" / "inside.py"
+
+
+def grade_folder(folder: Path, *, assignment: str, jobs: int, limits: sandbox.Limits) -> list[Grade]:
+    """Grade every file below a folder, and return one grade a file, in the order of their names.
+
+    Without the name of an assignment, each notebook's title says which it is. Ctrl-C keeps what is graded already.
+    """
+    files = submissions.handed_in(folder)
+    names = [assignment] if assignment else sorted(path.parent.name for path in BUILT.glob("*/autograder.zip"))
+    for name in names:
+        autograder(name)  # stops here if it is not built
+    grades = {
+        path: Grade(path.relative_to(folder).as_posix(), failed="grading was stopped before it") for path in files
+    }
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(_grade_safely, path, grades[path], names, limits): path for path in files}
+        try:
+            for done in tqdm(as_completed(waiting), total=len(waiting), desc="grading", unit="file"):
+                grades[waiting[done]] = done.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return list(grades.values())
+
+
+def _grade_safely(path: Path, grade: Grade, names: list[str], limits: sandbox.Limits) -> Grade:
+    """Grade one file; whatever happens to it stays with it."""
+    try:
+        notebook = submissions.read(path)
+        grade = replace(grade, assignment=names[0] if len(names) == 1 else submissions.recognise(notebook, names))
+        return grade_one(notebook, replace(grade, failed=""), limits)
+    except ValueError as error:
+        return replace(grade, failed=str(error))
+    except Exception as error:
+        return replace(grade, failed=f"{type(error).__name__}: {error}")
+
+
+def grade_one(notebook: nbformat.NotebookNode, grade: Grade, limits: sandbox.Limits) -> Grade:
+    """Grade one plain notebook, and return the grade with its points.
+
+    Raises:
+        ValueError: with the reason, if there is no result.
+    """
+    with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        given, result, work = folder / "submission.ipynb", folder / "result.json", folder / "work"
+        nbformat.write(notebook, given)
+        result.touch()
+        work.mkdir()
+        packed = autograder(grade.assignment)
+        command = [sys.executable, str(INSIDE), str(given), str(packed), str(result), str(limits.cell_seconds)]
+        readable = [INSIDE, given, packed, ROOT / "gradconf"]
+        outcome = sandbox.run(command, work, readable=readable, writable=result, limits=limits)
+        if outcome.status is None:
+            raise ValueError(f"its {limits.seconds:.0f} seconds were up")
+        try:
+            grade = read_result(result, kept_questions(grade.assignment), grade)
+        except ValueError as error:
+            raise ValueError(f"{error} (exit status {outcome.status}): {outcome.said[-200:]}") from error
+    return replace(grade, look=grade.look + suspicions(notebook, submissions.as_handed_out(grade.assignment)))
+
+
+def main() -> None:
+    """Grade the folder named on the command line and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m grading.grade", description=__doc__)
+    parser.add_argument("folder", type=Path, help="submissions: notebooks, in subfolders or not")
+    parser.add_argument("--assignment", default="", help="e.g. 01_concept; otherwise each notebook's title says which")
+    parser.add_argument("--out", type=Path, help="the table to write; the folder's name with .csv by default")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
+    parser.add_argument("--seconds", type=float, default=sandbox.Limits.seconds, help="for each submission")
+    options = parser.parse_args()
+    if not options.folder.is_dir():
+        sys.exit(f"There is no folder {options.folder}: make grade SUBMISSIONS=folder")
+    folder = options.folder.resolve()
+    table = options.out or Path(f"{folder}.csv")
+    if table.exists():
+        sys.exit(f"{table} exists, and may hold marks that you wrote: move it, or choose another, OUT=table.csv")
+    if not sandbox.confined():
+        print("bubblewrap is missing: submissions can read your files and reach the network. Install it if you can.")
+    limits = sandbox.Limits(seconds=options.seconds)
+    grades = grade_folder(folder, assignment=options.assignment, jobs=options.jobs, limits=limits)
+    write_csv(grades, table)
+    print(report(grades, table))
+
+
+if __name__ == "__main__":
+    main()
