@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gradconf import reference
 from gradconf.engine.accumulator import Accumulator
-from gradconf.engine.contributions import exponents, factors
+from gradconf.engine.scaling import exponents, factors
 from gradconf.isolation import constant_parameters, full_precision
 from gradconf.memory import bundles, free, size
 from gradconf.problems import LossFunction, Problem, pairs, pose

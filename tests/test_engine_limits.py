@@ -89,6 +89,23 @@ def test_float32_keeps_tiny_and_huge_gradients(kind, scale, memory):
     assert torch.allclose(measured.diagonal() / expected.diagonal(), torch.ones(5).double(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("memory", [None, 2**13])
+@pytest.mark.parametrize("kind", ["dense", "conv", "scalar"])
+def test_float32_keeps_tiny_gradients_beside_ordinary_ones(kind, memory):
+    models = {
+        "dense": lambda: mlp(2, 6, in_features=4, out_features=3, activation="tanh"),
+        "conv": lambda: Apply(lambda m, x: m.f(x[:, :, None].expand(-1, -1, 7)).tanh().mean(2), f=nn.Conv1d(4, 3, 3)),
+        "scalar": lambda: Apply(lambda m, x: x[:, :3] * m.p, p=nn.Parameter(torch.tensor(0.5))),
+    }
+    model, x, y = models[kind]().float(), torch.randn(6, 4), torch.arange(6) % 3
+    weights = torch.tensor([1.0, 1e-25, 1e-12, 1e-3, 1e-30, 1e3])
+    loss = lambda o, t: t[1].to(o) * F.cross_entropy(o, t[0], reduction="none")
+    measured = gram(model, loss, x, (y, weights), max_memory=memory)
+    expected = reference.gram(model.double(), loss, x.double(), (y, weights.double()))
+    assert torch.allclose(cosine(measured), cosine(expected), atol=1e-4)
+    assert torch.allclose(measured.diagonal() / expected.diagonal(), torch.ones(6).double(), rtol=1e-4)
+
+
 def setting(name, value):
     def change():
         holder, _, switch = name.rpartition(".")

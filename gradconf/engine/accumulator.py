@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import panel, plain, scaled
+from gradconf.engine.scaling import panel, plain, scaled
 
 COLUMNS = 2**15  # summed in the model's precision before they join the float64 sum
 NARROW = 2**11  # fewer columns than this wait for others

@@ -5,8 +5,7 @@ A use with inputs `a_it` and output gradients `d_it` at positions t = 1..T has t
     G_i = sum_t d_it a_it^T    (C, K),    so that    <G_i, G_j> = sum_ts (d_it . d_js) (a_it . a_js).
 
 The left side is one matrix product after another ("form"), the right side needs no gradient ("contract"). Values are
-scaled sample by sample with powers of two, `true value = value * 2^exponent`, so that float32 products neither
-underflow nor overflow. Where they would do neither anyhow, exponents are 0, and a CPU then spares the multiplication.
+scaled, sample by sample, where float32 products of them could underflow or overflow.
 """
 
 import math
@@ -18,46 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gradconf.engine.scaling import LOWEST, exponents, factors, panel, plain, scaled
+
 CACHE = 2**20  # bytes of unfolded inputs at a time: what a processor's cache holds
 CUDA_CACHE = 2**28
 PRODUCTS = 2**24  # bytes of products between positions at a time
-LOWEST = -126  # exponent of float32's smallest normal number, and of zero
-MILD = 2.0**24  # a product of four norms between 1 / MILD and MILD is a normal number
-
-
-def panel(n: int) -> int:
-    """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
-    return 32 if n < 256 else 128
-
-
-def exponents(values: Tensor) -> Tensor:
-    """Return integers e, shape `(N,)`, with `max |values_i| <= 2^e_i`, for values of shape `(N, ...)`.
-
-    On a CPU they are all 0 where every sample's values can be multiplied as they are. A GPU would have to wait to know.
-    """
-    if not values.is_cuda:
-        least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
-        if least.item() > 1 / MILD and most.item() < MILD:
-            return torch.zeros(len(values), dtype=torch.int32)
-    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
-    flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
-    largest = torch.maximum(flat.amax(1), -flat.amin(1))
-    return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
-
-
-def plain(exponent: Tensor) -> bool:
-    """Tell whether values need no scaling, where that can be told without waiting."""
-    return not exponent.is_cuda and not exponent.any()
-
-
-def factors(exponent: Tensor, values: Tensor) -> Tensor:
-    """Return `2^(-exponent_i)`, shape `(N, 1, ...)`, to multiply values of shape `(N, ...)` with."""
-    return torch.ldexp(torch.ones_like(exponent, dtype=values.dtype), -exponent).view(-1, *[1] * (values.dim() - 1))
-
-
-def scaled(values: Tensor, exponent: Tensor) -> Tensor:
-    """Return `values_i * 2^(-exponent_i)`, shape `(N, ...)`."""
-    return values if plain(exponent) else values * factors(exponent, values)
 
 
 @dataclass

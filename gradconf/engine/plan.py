@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import Contribution, Outer, Rows, plain
+from gradconf.engine.contributions import Contribution, Outer, Rows
 from gradconf.engine.rules import RULES
+from gradconf.engine.scaling import plain
 from gradconf.engine.tape import Use
 from gradconf.isolation import constant_parameters, full_precision, steady_losses
 from gradconf.problems import Problem

@@ -7,9 +7,9 @@ import torch
 
 from gradconf.engine.accumulator import Accumulator
 from gradconf.engine.budget import BLOCK, Budget
-from gradconf.engine.contributions import exponents, scaled
 from gradconf.engine.passes import Key, Pass, joined
 from gradconf.engine.plan import FALL_BACK, OTHER_GRADIENT, OtherWay, Plan, begin, judge, sentence
+from gradconf.engine.scaling import exponents, scaled
 from gradconf.gradients import per_sample_gradients
 from gradconf.isolation import untouched
 from gradconf.memory import bundles, keep_freed

@@ -1,0 +1,46 @@
+"""Powers of two that keep float32 products in range, sample by sample: `true value = value * 2^exponent`.
+
+Where products would neither underflow nor overflow anyhow, exponents are 0, and a CPU then spares the multiplication.
+"""
+
+import torch
+from torch import Tensor
+
+LOWEST = -126  # exponent of float32's smallest normal number, and of zero
+MILD = 2.0**24  # a product of four norms between 1 / MILD and MILD is a normal number
+
+
+def panel(n: int) -> int:
+    """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
+    return 32 if n < 256 else 128
+
+
+def exponents(values: Tensor) -> Tensor:
+    """Return integers e, shape `(N,)`, by which values of shape `(N, ...)` are to be scaled: `max |values_i| <= 2^e_i`.
+
+    On a CPU they are all 0 where every sample's values can be multiplied as they are. A GPU would have to wait to know.
+    """
+    values = values[:, None] if values.dim() == 1 else values
+    if not values.is_cuda:
+        least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
+        if least.item() > 1 / MILD and most.item() < MILD:
+            return torch.zeros(len(values), dtype=torch.int32)
+    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
+    flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
+    largest = torch.maximum(flat.amax(1), -flat.amin(1))
+    return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
+
+
+def plain(exponent: Tensor) -> bool:
+    """Tell whether values need no scaling, where that can be told without waiting."""
+    return not exponent.is_cuda and not exponent.any()
+
+
+def factors(exponent: Tensor, values: Tensor) -> Tensor:
+    """Return `2^(-exponent_i)`, shape `(N, 1, ...)`, to multiply values of shape `(N, ...)` with."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=values.dtype), -exponent).view(-1, *[1] * (values.dim() - 1))
+
+
+def scaled(values: Tensor, exponent: Tensor) -> Tensor:
+    """Return `values_i * 2^(-exponent_i)`, shape `(N, ...)`."""
+    return values if plain(exponent) else values * factors(exponent, values)
