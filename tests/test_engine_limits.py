@@ -99,7 +99,10 @@ def test_float32_keeps_tiny_gradients_beside_ordinary_ones(kind, memory):
     }
     model, x, y = models[kind]().float(), torch.randn(6, 4), torch.arange(6) % 3
     weights = torch.tensor([1.0, 1e-25, 1e-12, 1e-3, 1e-30, 1e3])
-    loss = lambda o, t: t[1].to(o) * F.cross_entropy(o, t[0], reduction="none")
+
+    def loss(o, t):
+        return t[1].to(o) * F.cross_entropy(o, t[0], reduction="none")
+
     measured = gram(model, loss, x, (y, weights), max_memory=memory)
     expected = reference.gram(model.double(), loss, x.double(), (y, weights.double()))
     assert torch.allclose(cosine(measured), cosine(expected), atol=1e-4)
