@@ -125,7 +125,7 @@ format: $(READY)  ## mend what lint can mend by itself
 	$(BIN)/nbstripout --keep-id chapters/*.ipynb $(wildcard assignments/*.ipynb assignments/masters/*.ipynb)
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(BENCH) $(COLAB) $(TEACH) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(COLAB) $(TEACH) .venv-minimum .venv-binder _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
