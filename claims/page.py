@@ -10,7 +10,7 @@ INTRODUCTION = """\
 # The claims ledger
 
 Every claim of the paper that this course can test, what we measured, and a verdict that a rule computes from the
-measured values. Nobody types a verdict. `make claims` measures again. The networks are small and the data are
+measured values. Nobody types a verdict. `make claims ALL=1` measures again. The networks are small and the data are
 MNIST-1D or random, so *not at this scale* means what it says: the effect did not show here, in either direction.
 
 **The rule.** A claim has one or more checks (the lines of the middle column). A check that something rises or falls is

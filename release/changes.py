@@ -26,6 +26,10 @@ def edits(root: Path, version: str, day: datetime.date, notebooks: list[Path]) -
     one_line = {
         "gradconf/_version.py": (r"__version__ = .*", f'__version__ = "{version}"'),
         "CITATION.cff": (r"version: .*(\ndate-released: .*)?", f"version: {version}\ndate-released: {day}"),
+        "book/citing.md": (
+            r"  year   = \{\d+\},\n  note   = \{Version .*\},",
+            f"  year   = {{{day.year}}},\n  note   = {{Version {version}}},",
+        ),
     }
     for name, (pattern, line) in one_line.items():
         text = (root / name).read_text(encoding="utf-8")

@@ -178,11 +178,13 @@ def test_cosines_without_a_density_are_still_drawn(matrix):
 
 def test_curves_say_means_and_spread_of_all_values_or_of_some_of_many():
     alt = plots.curves(table(3, 4, ["he"]), x="width", y="mean_cosine", title="Growth").alt
-    assert alt == "Growth. 1 ± 1 at 1, 2 ± 1 at 2, 3 ± 1 at 4, 4 ± 1 at 8."
+    assert alt == "Growth, mean cosine against width. 1 ± 1 at 1, 2 ± 1 at 2, 3 ± 1 at 4, 4 ± 1 at 8."
     assert "±" not in plots.curves(table(1, 4, ["he"]), x="width", y="mean_cosine").alt
     alt = plots.curves(table(3, 4), x="width", y="mean_cosine", hue="init").alt
     assert "lecun: 1 ± 1 at 1, " in alt
     assert "7 ± 1 at 8" in alt
+    large = pd.DataFrame({"width": [1000, 2000], "y": [0.25, 0.5]})
+    assert plots.curves(large, x="width", y="y").alt == "y against width. 0.25 at 1,000, 0.5 at 2,000."
     many = pd.DataFrame({"x": range(21), "y": range(21)})
     assert plots.curves(many, x="x", y="y").alt.endswith("0 at 0, 5 at 5, 10 at 10, 15 at 15, 20 at 20.")
 

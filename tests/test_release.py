@@ -67,8 +67,10 @@ def test_a_release_is_one_tagged_commit_and_notebooks_follow_the_default_branch_
     assert {name for name in changed if not name.endswith(".ipynb")} == {
         "CHANGELOG.md",
         "CITATION.cff",
+        "book/citing.md",
         "gradconf/_version.py",
     }
+    assert "{Version 7.8.9}" in git(clone, "show", "v7.8.9:book/citing.md")
     assert git(clone, "status", "--porcelain") == ""
 
 

@@ -10,7 +10,7 @@ NOTE = (
 
 def _note(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
     address = app.config.html_theme_options.get("repository_url", "")
-    if "YOUR_ACCOUNT" in address and pagename.startswith(("book/", "chapters/")):
+    if "YOUR_ACCOUNT" in address and pagename.startswith(("book/", "chapters/", "assignments/")):
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{NOTE}", 1)
 
 

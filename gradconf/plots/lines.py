@@ -54,7 +54,8 @@ def curves(
         axes.set(xlabel=xlabel, ylabel=ylabel, title=wrapped(title))
         axes.set(**({"xscale": "log"} if log_x else {}), **({"yscale": "log"} if log_y else {}))
         _tidy(figure, axes, table, x, hue, log_x)
-    return show(figure, alt=f"{title or f'{ylabel} against {xlabel}'}. {_describe_curves(table, x, y, hue)}")
+    shown = f"{f'{title}, ' if title else ''}{ylabel} against {xlabel}"
+    return show(figure, alt=f"{shown}. {_describe_curves(table, x, y, hue)}")
 
 
 def _tidy(figure: Figure, axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
@@ -79,7 +80,13 @@ def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> st
         if len(told) > MANY:
             told = told.iloc[np.linspace(0, len(told) - 1, FEW).round().astype(int)]
         values = (
-            f"{mean:.3g}{f' ± {std:.2g}' if pd.notna(std) else ''} at {at:.3g}" for at, mean, std in told.itertuples()
+            f"{mean:.3g}{f' ± {std:.2g}' if pd.notna(std) else ''} at {_plain(at)}"
+            for at, mean, std in told.itertuples()
         )
         parts.append((f"{name}: " if hue else "") + ", ".join(values))
     return "; ".join(parts) + "."
+
+
+def _plain(number: float) -> str:
+    """Return whole numbers as one reads them: 1,000 and not 1e+03."""
+    return f"{number:,.0f}" if number == round(number) else f"{number:.3g}"
