@@ -25,12 +25,12 @@ def read(path: Path) -> nbformat.NotebookNode:
     """
     if path.is_symlink():
         raise ValueError("it is a link, not a file")
-    if path.suffix != ".ipynb":
+    if path.suffix.lower() != ".ipynb":
         raise ValueError(f"it is no notebook: the name ends in '{path.suffix}', not in '.ipynb'")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 2**20} MB: hand it in without outputs")
     try:
-        given = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        given = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)  # Windows may mark it
         cells = [_plain(cell) for cell in given.cells if cell.cell_type in ("code", "markdown")]
     except Exception as error:  # whatever is wrong with the file, the others are graded
         raise ValueError(f"it cannot be read as a notebook: {type(error).__name__}") from error
@@ -61,4 +61,4 @@ def as_handed_out(name: str) -> nbformat.NotebookNode:
 
 def _plain(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
     make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-    return make(str(cell.source))
+    return make(str(cell.source).replace("\r\n", "\n"))

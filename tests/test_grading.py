@@ -102,6 +102,12 @@ def test_metadata_and_outputs_of_a_submission_are_dropped(tmp_path):
         recognise(notebook("1", title="# My homework"), ["01_concept"])
 
 
+def test_a_notebook_that_was_saved_on_windows_is_read(tmp_path):
+    text = nbformat.writes(notebook("x = 1\r\ny = 2")).replace("\n", "\r\n")
+    (tmp_path / "A.IPYNB").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read(tmp_path / "A.IPYNB").cells[1].source == "x = 1\ny = 2"
+
+
 def test_every_file_is_accounted_for(tmp_path):
     for name in ("b/a.ipynb", "a.ipynb", "c.pdf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
