@@ -72,6 +72,8 @@ def test_no_result_is_no_grade(tmp_path, text):
     [
         ("import os", "imports os"),
         ("from otter import execute", "imports otter"),
+        ("from torch import os as help", "imports os"),
+        ("torch.os.kill(torch.os.getppid(), 9)", "uses torch.os"),
         ("torch.allclose = lambda *a: True", "changes torch.allclose"),
         ("del torch.Tensor.sum", "changes torch.Tensor.sum"),
         ("!ls", "uses get_ipython"),
