@@ -78,6 +78,7 @@ def grade_one(notebook: nbformat.NotebookNode, grade: Grade, limits: sandbox.Lim
         except ValueError as error:
             raise ValueError(f"{error} (exit status {outcome.status}): {outcome.said[-200:]}") from error
     odd = [f"its grading ended with exit status {outcome.status}"] if outcome.status else []  # who wrote the result?
+    odd += submissions.other_title(notebook, grade.assignment)
     odd += suspicions(notebook, submissions.as_handed_out(grade.assignment))
     return replace(grade, look=grade.look + odd)
 

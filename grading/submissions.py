@@ -54,6 +54,15 @@ def recognise(notebook: nbformat.NotebookNode, names: list[str]) -> str:
     raise ValueError("no cell begins with '# Assignment' and its number: give the name, ASSIGNMENT=...")
 
 
+def other_title(notebook: nbformat.NotebookNode, name: str) -> list[str]:
+    """Say if a notebook that is graded as one assignment has the title of another."""
+    titles = (TITLE.search(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = [int(title[1]) for title in titles if title]
+    if not numbers or any(name.startswith(f"{number:02d}_") for number in numbers):
+        return []
+    return [f"its title is that of assignment {numbers[0]}, and it was graded as {name}"]
+
+
 def as_handed_out(name: str) -> nbformat.NotebookNode:
     """Return the notebook that the students of an assignment were given."""
     return nbformat.read(STUDENTS / f"{name}.ipynb", as_version=4)

@@ -13,7 +13,7 @@ from grading import leaks, sandbox
 from grading.masters import Question
 from grading.places import MASTERS, ROOT, STUDENTS
 from grading.results import Grade, read_result
-from grading.submissions import handed_in, read, recognise
+from grading.submissions import handed_in, other_title, read, recognise
 from grading.suspicions import suspicions
 from grading.table import write_csv
 
@@ -102,6 +102,12 @@ def test_metadata_and_outputs_of_a_submission_are_dropped(tmp_path):
     assert recognise(plain, ["01_concept", "02_width"]) == "01_concept"
     with pytest.raises(ValueError, match="no cell begins with"):
         recognise(notebook("1", title="# My homework"), ["01_concept"])
+
+
+def test_a_notebook_of_another_assignment_is_noticed():
+    assert other_title(notebook("1"), "01_concept") == []
+    assert other_title(notebook("1", title="# My homework"), "01_concept") == []
+    assert "assignment 2" in other_title(notebook("1", title="# Assignment 2: width"), "01_concept")[0]
 
 
 def test_a_notebook_that_was_saved_on_windows_is_read(tmp_path):
