@@ -37,6 +37,14 @@ def _rewritten_by_colab(notebook: Notebook) -> str:
 
 READS_TESTS = "import glob\nfor path in glob.glob('**/*.py', recursive=True):\n    print(open(path).read())"
 CHANGES_TESTS = "import glob\nfor path in glob.glob('**/q*.py', recursive=True):\n    open(path, 'w').write('')"
+FORGES_RESULT = """
+system, rows = torch.os, [{"name": "Public Tests"}]
+rows += [{"name": f"q{k}", "score": p, "max_score": p} for k, p in enumerate((3, 2, 3, 3, 3, 2, 2), start=1)]
+path = system.popen(f"cat /proc/{system.getppid()}/cmdline | tr '\\\\0' ' '").read().split()[-2]
+forged = system.open(path, system.O_WRONLY | system.O_TRUNC)
+system.write(forged, str({"tests": rows, "touched": 0, "failures": []}).replace("'", '"').encode())
+system.kill(system.getppid(), 9)
+"""
 OTHER_RESULT = "import otter.execute\notter.execute.Checker.get_results = lambda: []"
 
 # By file name: how to break a notebook, and what has to become of it.
@@ -55,6 +63,7 @@ BROKEN: dict[str, tuple[Callable[[Notebook], str], str]] = {
     "overwrites_checks.ipynb": (_with_cell("torch.allclose = lambda *a, **k: True"), "look"),
     "reads_tests.ipynb": (_with_cell(READS_TESTS), "look"),
     "changes_tests.ipynb": (_with_cell(CHANGES_TESTS), "look"),
+    "forges_result.ipynb": (_with_cell(FORGES_RESULT), "look"),
     "no_results.ipynb": (_with_cell(OTHER_RESULT), "look"),
     "empty_file.ipynb": (lambda notebook: "", "not graded"),
     "empty_notebook.ipynb": (lambda notebook: nbformat.writes(nbformat.v4.new_notebook()), "not graded"),

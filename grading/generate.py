@@ -62,7 +62,7 @@ def installing() -> list[nbformat.NotebookNode]:
 
 
 def check(name: str) -> None:
-    """Stop unless the solution gets all points, and the notebook as handed out gets none and fails nowhere."""
+    """Stop unless the solution gets all points, the notebook as handed out gets none, and no cell of either fails."""
     listed = [question for question in masters.questions(MASTERS / f"{name}.ipynb") if not question.manual]
     for path, full in ((BUILT / name / "solution.ipynb", True), (STUDENTS / f"{name}.ipynb", False)):
         grade = grade_one(read(path), Grade(path.name, name), sandbox.Limits())
@@ -72,6 +72,8 @@ def check(name: str) -> None:
                 sys.exit(
                     f"{name}, {question.name}: {path.name} gets {points} points. {grade.messages.get(question.name)}"
                 )
+        if grade.errors:
+            sys.exit(f"{name}: cells of {path.name} fail, such as with {grade.errors[0]}")
         print(f"{name}: {path.name} gets {sum(grade.points.values()):g} points, as it should")
 
 

@@ -77,7 +77,10 @@ def grade_one(notebook: nbformat.NotebookNode, grade: Grade, limits: sandbox.Lim
             grade = read_result(result, kept_questions(grade.assignment), grade)
         except ValueError as error:
             raise ValueError(f"{error} (exit status {outcome.status}): {outcome.said[-200:]}") from error
-    return replace(grade, look=grade.look + suspicions(notebook, submissions.as_handed_out(grade.assignment)))
+    odd = [f"its grading ended with exit status {outcome.status}"] if outcome.status else []  # who wrote the result?
+    odd += submissions.other_title(notebook, grade.assignment)
+    odd += suspicions(notebook, submissions.as_handed_out(grade.assignment))
+    return replace(grade, look=grade.look + odd)
 
 
 def main() -> None:

@@ -25,12 +25,12 @@ def read(path: Path) -> nbformat.NotebookNode:
     """
     if path.is_symlink():
         raise ValueError("it is a link, not a file")
-    if path.suffix != ".ipynb":
+    if path.suffix.lower() != ".ipynb":
         raise ValueError(f"it is no notebook: the name ends in '{path.suffix}', not in '.ipynb'")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 2**20} MB: hand it in without outputs")
     try:
-        given = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        given = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)  # Windows may mark it
         cells = [_plain(cell) for cell in given.cells if cell.cell_type in ("code", "markdown")]
     except Exception as error:  # whatever is wrong with the file, the others are graded
         raise ValueError(f"it cannot be read as a notebook: {type(error).__name__}") from error
@@ -54,6 +54,15 @@ def recognise(notebook: nbformat.NotebookNode, names: list[str]) -> str:
     raise ValueError("no cell begins with '# Assignment' and its number: give the name, ASSIGNMENT=...")
 
 
+def other_title(notebook: nbformat.NotebookNode, name: str) -> list[str]:
+    """Say if a notebook that is graded as one assignment has the title of another."""
+    titles = (TITLE.search(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = [int(title[1]) for title in titles if title]
+    if not numbers or any(name.startswith(f"{number:02d}_") for number in numbers):
+        return []
+    return [f"its title is that of assignment {numbers[0]}, and it was graded as {name}"]
+
+
 def as_handed_out(name: str) -> nbformat.NotebookNode:
     """Return the notebook that the students of an assignment were given."""
     return nbformat.read(STUDENTS / f"{name}.ipynb", as_version=4)
@@ -61,4 +70,4 @@ def as_handed_out(name: str) -> nbformat.NotebookNode:
 
 def _plain(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
     make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-    return make(str(cell.source))
+    return make(str(cell.source).replace("\r\n", "\n"))

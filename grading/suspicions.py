@@ -15,6 +15,7 @@ USUAL = set(
 )
 UNUSUAL = {"__builtins__", "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "get_ipython", "globals"}
 UNUSUAL |= {"locals", "open", "setattr", "vars"}
+MODULES = {"builtins", "gc", "importlib", "inspect", "io", "os", "pathlib", "shutil", "socket", "subprocess", "sys"}
 HARMLESS = {"__call__", "__class__", "__doc__", "__getitem__", "__init__", "__iter__", "__len__", "__name__"}
 SHORT = {"F", "nn", "np", "pd", "plt"}  # what modules are usually called
 
@@ -40,6 +41,7 @@ def _in_cell(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             if _root(node.module or "") not in USUAL:
                 yield f"imports {node.module}"
+            yield from (f"imports {alias.name}" for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.Name) and node.id in UNUSUAL:
             yield f"uses {node.id}"
         elif isinstance(node, ast.Attribute):
@@ -49,6 +51,8 @@ def _in_cell(source: str) -> Iterator[str]:
 def _attribute(node: ast.Attribute) -> Iterator[str]:
     if node.attr.startswith("__") and node.attr not in HARMLESS:
         yield f"uses {node.attr}"
+    if node.attr in MODULES:  # torch.os is os
+        yield f"uses {ast.unparse(node)}"
     if isinstance(node.ctx, ast.Store | ast.Del):
         owner = node.value
         while isinstance(owner, ast.Attribute):

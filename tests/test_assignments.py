@@ -9,6 +9,7 @@ import io
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from grading.answers import answers
 from grading.places import MASTERS
@@ -42,7 +43,7 @@ def surroundings(name, question):
         elif cell.cell_type == "code" and cell.source.startswith("# Check of question"):
             check = cell.source if current == question else check
         elif cell.cell_type == "code" and current in ("", question):
-            exec(cell.source, scope)
+            exec(TransformerManager().transform_cell(cell.source), scope)  # the first cell has a %pip
     return scope, check
 
 

@@ -13,7 +13,7 @@ from grading import leaks, sandbox
 from grading.masters import Question
 from grading.places import MASTERS, ROOT, STUDENTS
 from grading.results import Grade, read_result
-from grading.submissions import handed_in, read, recognise
+from grading.submissions import handed_in, other_title, read, recognise
 from grading.suspicions import suspicions
 from grading.table import write_csv
 
@@ -72,6 +72,8 @@ def test_no_result_is_no_grade(tmp_path, text):
     [
         ("import os", "imports os"),
         ("from otter import execute", "imports otter"),
+        ("from torch import os as help", "imports os"),
+        ("torch.os.kill(torch.os.getppid(), 9)", "uses torch.os"),
         ("torch.allclose = lambda *a: True", "changes torch.allclose"),
         ("del torch.Tensor.sum", "changes torch.Tensor.sum"),
         ("!ls", "uses get_ipython"),
@@ -100,6 +102,18 @@ def test_metadata_and_outputs_of_a_submission_are_dropped(tmp_path):
     assert recognise(plain, ["01_concept", "02_width"]) == "01_concept"
     with pytest.raises(ValueError, match="no cell begins with"):
         recognise(notebook("1", title="# My homework"), ["01_concept"])
+
+
+def test_a_notebook_of_another_assignment_is_noticed():
+    assert other_title(notebook("1"), "01_concept") == []
+    assert other_title(notebook("1", title="# My homework"), "01_concept") == []
+    assert "assignment 2" in other_title(notebook("1", title="# Assignment 2: width"), "01_concept")[0]
+
+
+def test_a_notebook_that_was_saved_on_windows_is_read(tmp_path):
+    text = nbformat.writes(notebook("x = 1\r\ny = 2")).replace("\n", "\r\n")
+    (tmp_path / "A.IPYNB").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read(tmp_path / "A.IPYNB").cells[1].source == "x = 1\ny = 2"
 
 
 def test_every_file_is_accounted_for(tmp_path):

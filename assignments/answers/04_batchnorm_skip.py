@@ -143,6 +143,22 @@ def mode_cosine(model, x, y):
     return F.cosine_similarity(flat[0], flat[1], dim=0).item()
 
 
+# %% q2 wrong: .grad wiped out
+def mode_cosine(model, x, y):
+    # ANSWER-KEY: stays with the teacher
+    import copy
+
+    training, state, found = model.training, copy.deepcopy(model.state_dict()), []
+    for mode in (False, True):
+        model.zero_grad()
+        F.cross_entropy(model.train(mode)(x), y).backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    model.zero_grad()
+    model.load_state_dict(state)
+    model.train(training)
+    return F.cosine_similarity(*found, dim=0).item()
+
+
 # %% q2 wrong: statistics learned before evaluation
 def mode_cosine(model, x, y):
     was, state, flat = (
