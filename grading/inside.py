@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from nbconvert.preprocessors import ExecutePreprocessor
@@ -18,6 +19,8 @@ def main(notebook: str, autograder: str, result: str, cell_seconds: str) -> None
     """Grade the notebook with the autograder's zip, and write the file `result`."""
     from otter.run import run_autograder_main
 
+    if find_spec("gradconf") is None:  # else right answers that use it would silently be wrong
+        sys.exit("gradconf is not installed where submissions run: remove .venv-teach, and make it again.")
     failures = _watch_cells(int(cell_seconds))
     folder = _lay_out(notebook, autograder)
     before = _digest(folder / "source")

@@ -53,6 +53,11 @@ def predicted_cosine(K, batch_size):
     return (signal / (signal + noise / batch_size)).item()
 
 
+# %% q2 wrong: measured with the package
+def predicted_cosine(K, batch_size):
+    return 1 / (1 + gradconf.confusion(K).noise_scale / batch_size)
+
+
 # %% q2 wrong: diagonal included
 def predicted_cosine(K, batch_size):
     signal = K.mean()
