@@ -8,6 +8,7 @@ import math
 import nbformat
 import numpy as np
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from claims import page, rates, run, trained
 from gradconf.results import Check, ledger, verdicts
@@ -187,7 +188,8 @@ def assigned(chapter, name):
     """What a chapter's code assigns to a name."""
     cells = nbformat.read(run.ROOT / "chapters" / f"{chapter}.ipynb", 4).cells
     source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    nodes = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
+    tree = ast.parse(TransformerManager().transform_cell(source))  # the first cell has a %pip
+    nodes = (node for node in tree.body if isinstance(node, ast.Assign))
     return next(ast.literal_eval(node.value) for node in nodes if getattr(node.targets[0], "id", "") == name)
 
 
