@@ -27,7 +27,8 @@ def free(device: torch.device) -> int:
 def keep_freed() -> None:
     """Let the system's allocator keep memory that is freed, as fetching it again can take longer than a layer.
 
-    glibc hands back what is free beyond twice the largest block that was freed so far, 32 MiB at most; one is enough.
+    glibc hands back what is free beyond twice the largest block that was freed so far. After one of 8 MiB it keeps what
+    small networks use; a larger one would keep the blocks of large networks too, in a heap that they fragment.
     """
     torch.empty(2**23 - 2**13, dtype=torch.uint8)
 
