@@ -40,6 +40,12 @@ def test_a_result_that_adds_up_is_believed(tmp_path):
     assert grade.status == "graded"
 
 
+def test_an_open_question_is_called_so(tmp_path):
+    rows = [{"name": "q1", "score": 0.0, "max_score": 2, "output": "RuntimeError: Could not infer dtype of NoneType"}]
+    grade = result(tmp_path / "r", tests=[{"name": "Public Tests"}, *rows])
+    assert grade.messages["q1"].startswith("None in place of an answer")
+
+
 @pytest.mark.parametrize(
     "odd",
     [
