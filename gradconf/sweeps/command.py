@@ -1,11 +1,13 @@
 """`python -m gradconf sweep FILE`: run a sweep file, or say what it would cost."""
 
 import argparse
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +28,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("sweep", help="run a sweep file, storing each result", description=__doc__)
     parser.add_argument("file", type=Path, help="such as book/sweeps/width.toml")
     parser.add_argument("--size", help="which table of the file to run; its first by default")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="such as dataset=cifar10_jpeg or seed=[0,1]"
+    )
     parser.add_argument("--out", type=Path, help="table of results; FILE_SIZE.jsonl in this folder by default")
     parser.add_argument("--data", help="folder with the data set's files; fetched and cached by default")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="a GPU if there is one, by default")
@@ -44,7 +49,7 @@ def command(asked: argparse.Namespace) -> None:
         asked: parsed by the parser of `add_parser`.
     """
     try:
-        sweep = read_sweep(asked.file, size=asked.size)
+        sweep = read_sweep(asked.file, size=asked.size, changes=dict(map(assignment, asked.set)))
         out = asked.out or Path(f"{sweep.name}_{sweep.size}.jsonl")
         if asked.dry_run:
             print("\n".join(plan(sweep, out, folder=asked.data, device=asked.device)))
@@ -60,6 +65,31 @@ def command(asked: argparse.Namespace) -> None:
     for row in rows:
         if row["status"] == FAILED:
             print(f"{row['key']}: {row['reason']}")
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Read `NAME=VALUE`, the value as in TOML; what is none is a string.
+
+    Args:
+        text: from the command line.
+
+    Returns:
+        Name and value.
+
+    Raises:
+        ValueError: if there is no `=`.
+
+    Example:
+        >>> assignment("seed=[0, 1]"), assignment("dataset=mnist1d")
+        (('seed', [0, 1]), ('dataset', 'mnist1d'))
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes NAME=VALUE, not '{text}'.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
 
 
 def plan(sweep: Sweep, out: Path, *, folder: str | None = None, device: str | None = None) -> Iterator[str]:

@@ -57,6 +57,8 @@ def failure(error: BaseException) -> Row:
 
 def _trained(configuration: Configuration, folder: str | None, device: torch.device, progress: bool) -> Row:
     c = configuration
+    if c.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"the {device} has no tf32: choose float32 or bf16.")
     data = c.load(folder).to(device)
     model = c.build(data).to(device)
     if c.channels_last and data.train_inputs.dim() == 4:

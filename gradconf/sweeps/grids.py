@@ -64,7 +64,7 @@ def expand(grid: Mapping[str, Any]) -> tuple[Configuration, ...]:
     return tuple(dict.fromkeys(Configuration(**dict(zip(axes, row, strict=True))) for row in rows))
 
 
-def read_sweep(path: str | Path, *, size: str | None = None) -> Sweep:
+def read_sweep(path: str | Path, *, size: str | None = None, changes: Mapping[str, Any] | None = None) -> Sweep:
     """Read a sweep file.
 
     ```toml
@@ -86,6 +86,7 @@ def read_sweep(path: str | Path, *, size: str | None = None) -> Sweep:
     Args:
         path: of the file.
         size: name of a table in it; the first, apart from `common`, by default.
+        changes: values that hold instead of the file's.
 
     Returns:
         The sweep, its values as `expand` takes them.
@@ -111,7 +112,7 @@ def read_sweep(path: str | Path, *, size: str | None = None) -> Sweep:
     grids = [dict(grid) for grid in sizes[chosen]]
     notes = [str(note) for grid in grids if (note := grid.pop("note", None)) is not None]
     try:
-        runs = [run for grid in grids for run in expand(common | grid)]
+        runs = [run for grid in grids for run in expand(common | grid | dict(changes or {}))]
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}, {chosen}: {error}") from error
     return Sweep(path.stem, tuple(dict.fromkeys(runs)), chosen, note=" ".join(notes), sizes=tuple(sizes), **texts)
