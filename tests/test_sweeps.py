@@ -261,7 +261,7 @@ def test_a_last_line_that_was_cut_off_is_mended(kept, tmp_path):
     again = run(small(seed=[0, 1, 2]), out=out)
     assert without_time_and_place(again) == without_time_and_place(rows)
     assert len(out.read_bytes().splitlines()) == 3
-    assert (again == rows) == (kept == -1)
+    assert again[:2] == rows[:2]
 
 
 def test_a_line_that_is_no_row_is_refused(tmp_path):

@@ -119,7 +119,8 @@ def _precision(precision: str, device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = True, False
         with (
             float32_products("tf32" if precision == "tf32" else "ieee"),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+            # Without its cache, which would keep the weights of the first step.
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False),
         ):
             yield
     finally:
