@@ -40,10 +40,12 @@ class Rounded(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Round what a layer multiplies."""
+        kwargs = dict(kwargs or {})
         if func not in LAYERS:
-            return func(*args, **(kwargs or {}))
-        x, weight, bias, *rest = args
-        out = func(_Operand.apply(x, self.bits), _Operand.apply(weight, self.bits), None, *rest, **(kwargs or {}))
+            return func(*args, **kwargs)
+        x, weight, *rest = args
+        bias = rest.pop(0) if rest else kwargs.pop("bias", None)
+        out = func(_Operand.apply(x, self.bits), _Operand.apply(weight, self.bits), None, *rest, **kwargs)
         out = _Gradient.apply(out, self.bits)
         return out if bias is None else out + (bias if func is F.linear else bias.view(-1, *[1] * (weight.dim() - 2)))
 
