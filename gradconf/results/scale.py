@@ -75,10 +75,11 @@ class Scale:
 
     @property
     def command(self) -> str:
-        """What runs it, where the repository lies; a folder for the data may follow after `--data`."""
+        """What runs it, where the repository lies, and beside it the data that are not fetched."""
+        data = " --data ../CIFAR-10-images" if self.size == "cpu" and self.figure.paper else ""
         return (
             f"python -m gradconf sweep book/sweeps/{self.sweep}.toml --size {self.size} "
-            f"--out gradconf/results/{self.sweep}_{self.size}.jsonl"
+            f"--out gradconf/results/{self.sweep}_{self.size}.jsonl{data}"
         )
 
     def curves(self, y: str = "min_cosine") -> Picture | None:
