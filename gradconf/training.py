@@ -96,8 +96,8 @@ def train(
     limit = math.inf
     rows: list[dict[str, float]] = []
     with modes_kept(model):
-        quiet = {} if progress else {"disable": True}  # else TQDM_DISABLE decides
-        bar = tqdm(range(epochs + 1), desc="training", unit="epoch", leave=None, **quiet)
+        hidden = {} if progress else {"disable": True}  # so that TQDM_DISABLE still counts
+        bar = tqdm(range(epochs + 1), desc="training", unit="epoch", leave=None, **hidden)
         for epoch in bar:
             row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
             worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0

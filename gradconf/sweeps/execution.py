@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ def _trained(configuration: Configuration, folder: str | None, device: torch.dev
     def measure(model: nn.Module, epoch: int) -> dict[str, float]:
         if not _is_measured(c, epoch):
             return {}
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager") if c.compiled else nullcontext():
             numbers, cosines[:] = measure_batches(
                 model, loss_fn, data, pairs=c.pairs, batch_size=c.pair_size, seed=1_000_003 * (c.seed + 1) + epoch
             )
@@ -119,7 +119,8 @@ def _precision(precision: str, device: torch.device) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = True, False
         with (
             float32_products("tf32" if precision == "tf32" else "ieee"),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+            # Without its cache, which would keep the weights of the first step.
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False),
         ):
             yield
     finally:
