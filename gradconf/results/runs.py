@@ -1,0 +1,78 @@
+"""What the rows of a sweep were, in words: networks, data, and where they ran."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set, for one CPU core"}
+VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
+DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+
+
+def network(row: Row) -> str:
+    """Return what a run shares with those of other rates and seeds.
+
+    Args:
+        row: of a table of `gradconf.sweeps`.
+
+    Returns:
+        A name for comparisons, not for people.
+    """
+    return str({name: value for name, value in row["configuration"].items() if name not in ("learning_rate", "seed")})
+
+
+def variant(row: Row) -> str:
+    """Say what kind of network a run had.
+
+    Args:
+        row: of a table of `gradconf.sweeps`.
+
+    Returns:
+        Its layers for a residual network, activation and initialisation for an MLP, else nothing.
+    """
+    told = row["configuration"]
+    if told["model"] == "wrn":
+        return VARIANTS[told["batch_norm"], told["skip"]]
+    return f"{told['activation']}, {told['init']}" if told["model"] == "mlp" else ""
+
+
+def described(row: Row, size: str) -> str:
+    """Say in some words what was trained on what.
+
+    Args:
+        row: any of a table.
+        size: of the table.
+
+    Returns:
+        Size, images, epochs and mini-batches.
+    """
+    told = row["configuration"]
+    images = f"{told['train_size']:,} images" if told["train_size"] else "all images"
+    pixels = f", averaged over {told['pool']} × {told['pool']} pixels" if told["pool"] > 1 else ""
+    data = DATA.get(told["dataset"], told["dataset"])
+    batches = f"mini-batches of {told['batch_size']} in training and {told['pair_size']} in measurement"
+    return f"{SIZES[size]}, {images} of {data}{pixels}, {told['epochs']} epochs, {batches}"
+
+
+def measured_on(rows: Sequence[Row]) -> str:
+    """Say how many runs there are, and how long, on what and with what they were made.
+
+    Args:
+        rows: of a table.
+
+    Returns:
+        Some sentences.
+    """
+    statuses = Counter(row["status"] for row in rows)
+    hours = sum(row["seconds"] or 0 for row in rows) / 3600
+    where = Counter(
+        f"{p['device']}, {p['threads']} thread{'s' if p['threads'] > 1 else ''}, torch {p['torch']}, gradconf "
+        f"{p['gradconf']} ({(p['commit'] or 'no commit')[:12]}), {p['date'][:10]}"
+        for row in rows
+        if (p := row["provenance"])
+    )
+    counted = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    memory = max((row["peak_memory"] or 0 for row in rows), default=0) / 1e9
+    data = next((row["data"] for row in rows if row.get("data")), "unknown")
+    return f"Runs: {counted}; {hours:.2g} hours in all, at most {memory:.1f} GB, on {'; '.join(where)}. Data: {data}."
