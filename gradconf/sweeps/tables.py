@@ -46,7 +46,7 @@ def _parsed(line: bytes) -> Row | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and row.keys() >= {"key", "status"} else None
 
 
 class Table:
