@@ -3,7 +3,7 @@
 import argparse
 
 from gradconf import __version__, setup
-from gradconf.sweeps.command import add_parser
+from gradconf.sweeps.cli import add_parser
 
 
 def main() -> None:

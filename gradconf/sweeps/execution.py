@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradconf.datasets import Dataset
 from gradconf.isolation import float32_products
 from gradconf.sweeps.configurations import Configuration
+from gradconf.sweeps.machine import forget_peak, peak_memory, provenance
 from gradconf.sweeps.protocol import measure_batches
-from gradconf.sweeps.provenance import forget_peak, peak_memory, provenance
 from gradconf.training import Run, train
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
@@ -57,12 +58,8 @@ def failure(error: BaseException) -> Row:
 
 def _trained(configuration: Configuration, folder: str | None, device: torch.device, progress: bool) -> Row:
     c = configuration
-    if c.precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"the {device} has no tf32: choose float32 or bf16.")
     data = c.load(folder).to(device)
-    model = c.build(data).to(device)
-    if c.channels_last and data.train_inputs.dim() == 4:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _prepared(c, data, device)
     cosines: list[float] = []
 
     def measure(model: nn.Module, epoch: int) -> dict[str, float]:
@@ -78,12 +75,22 @@ def _trained(configuration: Configuration, folder: str | None, device: torch.dev
     schedule = {
         name: getattr(c, name) for name in ("learning_rate", "epochs", "batch_size", "decay_at", "decay_factor")
     }
-    if c.compiled:
-        model.compile()
     with _precision(c.precision, device):
         run = train(model, loss_fn, data, seed=c.seed, measure=measure, progress=progress, **schedule)
     told = {"parameters": sum(p.numel() for p in model.parameters()), "data": data.provenance}
     return _outcome(run) | ({} if run.diverged else {"cosines": [round(x, 4) for x in cosines]}) | told
+
+
+def _prepared(configuration: Configuration, data: Dataset, device: torch.device) -> nn.Module:
+    """Return the network as it is to be trained, on its device."""
+    if configuration.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"the {device} has no tf32: choose float32 or bf16.")
+    model = configuration.build(data).to(device)
+    if configuration.channels_last and data.train_inputs.dim() == 4:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if configuration.compiled:
+        model.compile()
+    return model
 
 
 def _outcome(run: Run) -> Row:

@@ -30,6 +30,7 @@ def pool(workers: int, *, threads: int | None = None) -> Iterator[ProcessPoolExe
     threads = max(1, (os.cpu_count() or 1) // max(1, workers)) if threads is None else threads
     if workers < 1 or threads < 1:
         raise ValueError(f"workers and threads must be at least 1, not {workers} and {threads}.")
+    before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
     )
@@ -37,7 +38,7 @@ def pool(workers: int, *, threads: int | None = None) -> Iterator[ProcessPoolExe
         yield executor
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         raise
     finally:

@@ -1,8 +1,8 @@
 """A sweep from beginning to end, on any executor, resumed where it stopped."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def run(
         executor: that runs it, such as `gradconf.sweeps.pool(4)`, or Dask's `client.get_executor()`; this process, a
             run after the other, by default.
         out: the table, JSON lines; rows of other runs in it are left alone.
-        folder: where the files of the data set are, on every machine that runs something.
+        folder: where the files of the data set are, here and on every machine that runs something.
         device: as in `execute`.
         retry: whether to run again what failed.
 
@@ -50,12 +50,14 @@ def run(
     """
     costs = estimate(sweep, folder)
     with Table(out) as table:
-        if retry and any(row["status"] == FAILED for row in table.rows):
-            table.keep(row for row in table.rows if row["status"] != FAILED)
+        again = {row["key"] for row in table.rows if retry and row["status"] == FAILED} & costs.keys()
+        if again:
+            table.keep([row for row in table.rows if row["key"] not in again])
         stored = {row["key"] for row in table.rows}
         waiting = {c.key: c for c in sweep.configurations if c.key not in stored}
-        with _bar(sweep, costs, waiting) as bar:
-            for row in _results(list(waiting.values()), executor, folder, device, table):
+        results = _results(list(waiting.values()), executor, folder, device, table)
+        with _bar(sweep, costs, waiting) as bar, closing(results):
+            for row in results:
                 table.append(row | {"sweep": sweep.name, "size": sweep.size})
                 del waiting[row["key"]]
                 bar.update(costs[row["key"]])
@@ -87,7 +89,7 @@ def estimate(sweep: Sweep, folder: str | None = None) -> dict[str, float]:
 
 def _results(
     waiting: Sequence[Configuration], executor: Executor | None, folder: str | None, device: str | None, table: Table
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Yield a row for each configuration, in the order in which they end."""
     if executor is None:
         for configuration in waiting:
@@ -113,21 +115,25 @@ def _submitted(
 ) -> Iterator[Row]:
     """Yield a row for each configuration that an executor does not lose."""
     submit: Callable = executor.submit
-    futures = {submit(execute, c, folder=folder, device=device): c for c in waiting}
+    futures: dict[Future, Configuration] = {}
     try:
+        for c in waiting:
+            futures[submit(execute, c, folder=folder, device=device)] = c
         for future in as_completed(futures):
             configuration = futures[future]
             try:
                 yield future.result()
             except CancelledError:
                 continue  # by someone else, such as a restart of the cluster
-            except BrokenProcessPool as error:
-                raise RuntimeError(
-                    "a process died in mid-run, perhaps for want of memory: start again, with fewer workers."
-                ) from error
+            except BrokenExecutor:
+                raise
             except Exception as error:  # of the executor, as execute reports its own
                 told = {"key": configuration.key, "configuration": configuration.as_dict()}
                 yield told | failure(error) | {"provenance": None, "seconds": None, "peak_memory": None}
+    except BrokenExecutor as error:
+        raise RuntimeError(
+            "a process died in mid-run, perhaps for want of memory: start again, with fewer workers."
+        ) from error
     finally:
         for future in futures:
             future.cancel()
