@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 import torch
+from tqdm import tqdm
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def pool(workers: int, *, threads: int | None = None) -> Iterator[ProcessPoolExe
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # its own would be left behind by a process that is stopped
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
