@@ -137,6 +137,15 @@ def test_each_network_is_shown_at_its_best_rate(store):
     assert len(at_scale("depth").runs) == 9
 
 
+def test_rates_are_compared_with_seeds_that_have_them_all(store):
+    good = depths(learning_rate=0.01, by_depth={d: (n[0] - 0.5, 0.0, 0.0) for d, n in WORSE.items()})
+    store("depth_cpu", [*depths(), *good[::3]])  # the better rate was run with seed 0 alone so far
+    assert set(at_scale("depth").runs.learning_rate) == {0.01}
+    assert set(at_scale("depth").runs.seed) == {0}
+    store("depth_cpu", [*depths(seeds=(1, 2)), *good[::3]])
+    assert set(at_scale("depth").runs.seed) == {1, 2}
+
+
 def test_what_diverged_at_every_rate_is_told_and_decides_nothing(store):
     rows = depths()
     lost = depths(by_depth={32: WORSE[32]}, status="diverged")

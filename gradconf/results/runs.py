@@ -22,6 +22,26 @@ def network(row: Row) -> str:
     return str({name: value for name, value in row["configuration"].items() if name not in ("learning_rate", "seed")})
 
 
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """Keep the runs of those seeds with which a network was run at all of its rates, so that rates can be compared.
+
+    Args:
+        rows: of a table that may still grow.
+
+    Returns:
+        Rows, in their order; all of those of a network without such a seed.
+    """
+    tried: dict[str, dict[int, set[float]]] = {}
+    for row in rows:
+        told = row["configuration"]
+        tried.setdefault(network(row), {}).setdefault(told["seed"], set()).add(told["learning_rate"])
+    whole = {
+        name: {seed for seed, rates in seeds.items() if rates == set.union(*seeds.values())} or set(seeds)
+        for name, seeds in tried.items()
+    }
+    return [row for row in rows if row["configuration"]["seed"] in whole[network(row)]]
+
+
 def variant(row: Row) -> str:
     """Say what kind of network a run had.
 

@@ -11,7 +11,7 @@ from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
-from gradconf.results.runs import DATA, SIZES, Row, described, measured_on, network, variant
+from gradconf.results.runs import DATA, SIZES, Row, complete, described, measured_on, network, variant
 from gradconf.results.verdicts import Claim
 
 NAMES = {
@@ -47,13 +47,18 @@ class Scale:
         return FIGURES[self.sweep]
 
     @cached_property
+    def best(self) -> list[Row]:
+        """The rows at the rate that was best for their network, of seeds with which all rates were run."""
+        return sweeps.tuned(complete(self.rows)) if self.rows else []
+
+    @cached_property
     def runs(self) -> pd.DataFrame:
         """A row a run at the rate that was best for its network, with its `variant`; diverged ones have no numbers."""
         if not self.rows:
             return pd.DataFrame()
-        best = sweeps.tuned(self.rows)
-        lost = {network(row) for row in self.rows} - {network(row) for row in best}
-        seeds = {(network(row), row["configuration"]["seed"]): row for row in self.rows if network(row) in lost}
+        best, rows = self.best, complete(self.rows)
+        lost = {network(row) for row in rows} - {network(row) for row in best}
+        seeds = {(network(row), row["configuration"]["seed"]): row for row in rows if network(row) in lost}
         table = sweeps.frame([*best, *seeds.values()])
         for name in NAMES:
             table[name] = table[name].astype(float) if name in table else float("nan")
@@ -103,11 +108,10 @@ class Scale:
         Returns:
             As `curves`.
         """
-        best = [row for row in sweeps.tuned(self.rows) if row["status"] == "finished"] if self.rows else []
-        if not best:
+        if not self.best:
             return None
-        names = {row["key"]: self._setting(row) for row in best}
-        table = sweeps.histories(best)
+        names = {row["key"]: self._setting(row) for row in self.best}
+        table = sweeps.histories(self.best)
         table = table.assign(network=table["key"].map(names))
         return curves(table, x="epoch", y="train_loss", hue="network", title=self._title(), ylabel=NAMES["train_loss"])
 
@@ -118,7 +122,7 @@ class Scale:
             As `curves`.
         """
         pooled: dict[str, list[float]] = {}
-        for row in sweeps.tuned(self.rows) if self.rows else ():
+        for row in self.best:
             pooled.setdefault(self._setting(row), []).extend(row.get("cosines") or ())
         known = {name: torch.tensor(values) for name, values in pooled.items() if values}
         return cosine_density(known, title=self._title()) if known else None
