@@ -33,7 +33,7 @@ def row(*, numbers=(1.0, -0.3, 0.1), accuracy=0.5, status="finished", **options)
     loss, least, deviation = numbers
     last = {"train_loss": loss, "train_accuracy": 0.5, "test_loss": loss, "test_accuracy": accuracy}
     epochs = [{"epoch": k, "steps": 8 * k, "learning_rate": told.learning_rate} | last for k in range(3)]
-    epochs[-1] |= {"min_cosine": least, "std": deviation, "q01": least}
+    epochs[-1] |= {"min_cosine": least, "std": deviation, "q01": least, "disjoint_q01": least / 2}
     more = {"cosines": [least, 0.0, 0.2]} if status == "finished" else {"reason": "the loss exploded", "epochs": []}
     facts = {"provenance": PROVENANCE, "seconds": 1800, "peak_memory": 10**9, "data": "JPEG, compressed"}
     shared = {"key": told.key, "configuration": told.as_dict(), "status": status, "epochs": epochs, "parameters": 9}
@@ -134,6 +134,8 @@ def test_each_network_is_shown_at_its_best_rate(store):
     worse = depths(learning_rate=0.01, by_depth={d: (n[0] + 1, 0.0, 0.0) for d, n in WORSE.items()})
     store("depth_cpu", [*worse, *depths()])
     assert set(at_scale("depth").runs.learning_rate) == {0.1}
+    shown = "| 52 | 3 | 0.1 | 1.01 ± 0.01 | 0.5 ± 0 | −0.19 ± 0.01 | 0.101 ± 0.001 | −0.095 ± 0.005 |"
+    assert shown in at_scale("depth")._repr_markdown_()
     assert len(at_scale("depth").runs) == 9
 
 

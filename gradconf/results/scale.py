@@ -20,7 +20,16 @@ NAMES = {
     "min_cosine": "smallest cosine",
     "std": "standard deviation of the cosines",
     "q01": "1% quantile of the cosines",
+    "disjoint_q01": "1% quantile, all pairs of disjoint mini-batches",
+    "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
 }
+
+HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
+NOTE = (
+    "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest cosine* "
+    "and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of up to 32 "
+    "disjoint ones."
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Scale:
         """Draw a number at the end of training against what is varied, mean and deviation over seeds.
 
         Args:
-            y: `min_cosine`, `train_loss`, `test_accuracy`, `std` or `q01`.
+            y: `train_loss`, `test_accuracy`, `min_cosine`, `q01`, `std`, `disjoint_q01` or `disjoint_std`.
 
         Returns:
             The picture, or None where there is nothing to draw.
@@ -130,15 +139,12 @@ class Scale:
     def _repr_markdown_(self) -> str:
         if not self.rows:
             return f"**Not run yet** ({SIZES[self.size]}): `{self.command}`"
-        lines = [
-            f"| {self.figure.axis} | runs | rate | training loss | test accuracy | smallest cosine | deviation |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
+        lines = [f"| {self.figure.axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
         for (_, _), runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
             first = runs.iloc[0]
             name = f"{first[self.figure.axis]}{f', {first.variant}' if first.variant else ''}"
             trained = runs.train_loss.notna().any()
-            numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std")]
+            numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std", "disjoint_q01")]
             rate = f"{first.learning_rate:g}" if trained else "diverged at every rate"
             lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
         return "\n".join([*lines, "", *self._verdicts(), self.measured_on()])
@@ -154,10 +160,7 @@ class Scale:
     def measured_on(self) -> str:
         """Say in some sentences what was run, where, with what, and how it is run again."""
         told = described(self.rows[0], self.size)
-        return (
-            f"{told[0].upper()}{told[1:]}; each network at the rate with the smallest training loss; means ± standard "
-            f"deviations over seeds. {measured_on(self.rows)} `{self.command}` runs what is missing."
-        )
+        return f"{told[0].upper()}{told[1:]}; {NOTE} {measured_on(self.rows)} `{self.command}` runs what is missing."
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]
