@@ -8,6 +8,22 @@ Row = dict[str, Any]
 SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set, for one CPU core"}
 VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
 DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+NAMES = {
+    "train_loss": "training loss",
+    "test_accuracy": "test accuracy",
+    "min_cosine": "smallest cosine",
+    "std": "standard deviation of the cosines",
+    "q01": "1% quantile of the cosines",
+    "disjoint_q01": "1% quantile, all pairs of disjoint mini-batches",
+    "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
+}
+
+HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
+NOTE = (
+    "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest "
+    "cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of up to 32 "
+    "disjoint ones."
+)
 
 
 def network(row: Row) -> str:

@@ -11,25 +11,20 @@ from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
-from gradconf.results.runs import DATA, SIZES, Row, complete, described, measured_on, network, variant
-from gradconf.results.verdicts import Claim
-
-NAMES = {
-    "train_loss": "training loss",
-    "test_accuracy": "test accuracy",
-    "min_cosine": "smallest cosine",
-    "std": "standard deviation of the cosines",
-    "q01": "1% quantile of the cosines",
-    "disjoint_q01": "1% quantile, all pairs of disjoint mini-batches",
-    "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
-}
-
-HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
-NOTE = (
-    "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest cosine* "
-    "and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of up to 32 "
-    "disjoint ones."
+from gradconf.results.runs import (
+    DATA,
+    HEADS,
+    NAMES,
+    NOTE,
+    SIZES,
+    Row,
+    complete,
+    described,
+    measured_on,
+    network,
+    variant,
 )
+from gradconf.results.verdicts import Claim
 
 
 @dataclass(frozen=True)
