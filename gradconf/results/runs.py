@@ -17,12 +17,11 @@ NAMES = {
     "disjoint_q01": "1% quantile, all pairs of disjoint mini-batches",
     "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
 }
-
 HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
 NOTE = (
     "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest "
-    "cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of up to 32 "
-    "disjoint ones."
+    "cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of "
+    "up to 32 disjoint ones."
 )
 
 
