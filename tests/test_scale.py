@@ -14,7 +14,7 @@ import gradconf
 from claims import page
 from gradconf import results
 from gradconf.plots import Picture
-from gradconf.results import at_scale, tables
+from gradconf.results import at_scale, tables, words
 from gradconf.results.figures import FIGURES
 from gradconf.sweeps import Configuration, read_sweep
 from gradconf.sweeps.command import add_parser
@@ -84,7 +84,7 @@ def test_the_command_is_one_that_is_understood(store):
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     for name in FIGURES:
-        for size in results.runs.SIZES:
+        for size in words.SIZES:
             words = at_scale(name, size=size).command.split()
             assert words[:3] == ["python", "-m", "gradconf"]
             asked = parser.parse_args(words[3:])

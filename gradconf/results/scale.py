@@ -11,7 +11,8 @@ from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
-from gradconf.results.runs import (
+from gradconf.results.verdicts import Claim
+from gradconf.results.words import (
     DATA,
     HEADS,
     NAMES,
@@ -24,7 +25,6 @@ from gradconf.results.runs import (
     network,
     variant,
 )
-from gradconf.results.verdicts import Claim
 
 
 @dataclass(frozen=True)
