@@ -85,9 +85,9 @@ def test_the_command_is_one_that_is_understood(store):
     add_parser(parser.add_subparsers())
     for name in FIGURES:
         for size in words.SIZES:
-            words = at_scale(name, size=size).command.split()
-            assert words[:3] == ["python", "-m", "gradconf"]
-            asked = parser.parse_args(words[3:])
+            parts = at_scale(name, size=size).command.split()
+            assert parts[:3] == ["python", "-m", "gradconf"]
+            asked = parser.parse_args(parts[3:])
             assert read_sweep(ROOT / asked.file, size=asked.size).configurations
             assert asked.out.name == f"{name}_{size}.jsonl"
 
