@@ -14,7 +14,7 @@ import gradconf
 from claims import page
 from gradconf import results
 from gradconf.plots import Picture
-from gradconf.results import at_scale, tables
+from gradconf.results import at_scale, tables, words
 from gradconf.results.figures import FIGURES
 from gradconf.sweeps import Configuration, read_sweep
 from gradconf.sweeps.command import add_parser
@@ -33,7 +33,7 @@ def row(*, numbers=(1.0, -0.3, 0.1), accuracy=0.5, status="finished", **options)
     loss, least, deviation = numbers
     last = {"train_loss": loss, "train_accuracy": 0.5, "test_loss": loss, "test_accuracy": accuracy}
     epochs = [{"epoch": k, "steps": 8 * k, "learning_rate": told.learning_rate} | last for k in range(3)]
-    epochs[-1] |= {"min_cosine": least, "std": deviation, "q01": least}
+    epochs[-1] |= {"min_cosine": least, "std": deviation, "q01": least, "disjoint_q01": least / 2}
     more = {"cosines": [least, 0.0, 0.2]} if status == "finished" else {"reason": "the loss exploded", "epochs": []}
     facts = {"provenance": PROVENANCE, "seconds": 1800, "peak_memory": 10**9, "data": "JPEG, compressed"}
     shared = {"key": told.key, "configuration": told.as_dict(), "status": status, "epochs": epochs, "parameters": 9}
@@ -84,10 +84,10 @@ def test_the_command_is_one_that_is_understood(store):
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     for name in FIGURES:
-        for size in results.runs.SIZES:
-            words = at_scale(name, size=size).command.split()
-            assert words[:3] == ["python", "-m", "gradconf"]
-            asked = parser.parse_args(words[3:])
+        for size in words.SIZES:
+            parts = at_scale(name, size=size).command.split()
+            assert parts[:3] == ["python", "-m", "gradconf"]
+            asked = parser.parse_args(parts[3:])
             assert read_sweep(ROOT / asked.file, size=asked.size).configurations
             assert asked.out.name == f"{name}_{size}.jsonl"
 
@@ -134,7 +134,18 @@ def test_each_network_is_shown_at_its_best_rate(store):
     worse = depths(learning_rate=0.01, by_depth={d: (n[0] + 1, 0.0, 0.0) for d, n in WORSE.items()})
     store("depth_cpu", [*worse, *depths()])
     assert set(at_scale("depth").runs.learning_rate) == {0.1}
+    shown = "| 52 | 3 | 0.1 | 1.01 ± 0.01 | 0.5 ± 0 | −0.19 ± 0.01 | 0.101 ± 0.001 | −0.095 ± 0.005 |"
+    assert shown in at_scale("depth")._repr_markdown_()
     assert len(at_scale("depth").runs) == 9
+
+
+def test_rates_are_compared_with_seeds_that_have_them_all(store):
+    good = depths(learning_rate=0.01, by_depth={d: (n[0] - 0.5, 0.0, 0.0) for d, n in WORSE.items()})
+    store("depth_cpu", [*depths(), *good[::3]])  # the better rate was run with seed 0 alone so far
+    assert set(at_scale("depth").runs.learning_rate) == {0.01}
+    assert set(at_scale("depth").runs.seed) == {0}
+    store("depth_cpu", [*depths(seeds=(1, 2)), *good[::3]])
+    assert set(at_scale("depth").runs.seed) == {1, 2}
 
 
 def test_what_diverged_at_every_rate_is_told_and_decides_nothing(store):

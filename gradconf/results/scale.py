@@ -11,16 +11,20 @@ from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
-from gradconf.results.runs import DATA, SIZES, Row, described, measured_on, network, variant
 from gradconf.results.verdicts import Claim
-
-NAMES = {
-    "train_loss": "training loss",
-    "test_accuracy": "test accuracy",
-    "min_cosine": "smallest cosine",
-    "std": "standard deviation of the cosines",
-    "q01": "1% quantile of the cosines",
-}
+from gradconf.results.words import (
+    DATA,
+    HEADS,
+    NAMES,
+    NOTE,
+    SIZES,
+    Row,
+    complete,
+    described,
+    measured_on,
+    network,
+    variant,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,18 @@ class Scale:
         return FIGURES[self.sweep]
 
     @cached_property
+    def best(self) -> list[Row]:
+        """The rows at the rate that was best for their network, of seeds with which all rates were run."""
+        return sweeps.tuned(complete(self.rows)) if self.rows else []
+
+    @cached_property
     def runs(self) -> pd.DataFrame:
         """A row a run at the rate that was best for its network, with its `variant`; diverged ones have no numbers."""
         if not self.rows:
             return pd.DataFrame()
-        best = sweeps.tuned(self.rows)
-        lost = {network(row) for row in self.rows} - {network(row) for row in best}
-        seeds = {(network(row), row["configuration"]["seed"]): row for row in self.rows if network(row) in lost}
+        best, rows = self.best, complete(self.rows)
+        lost = {network(row) for row in rows} - {network(row) for row in best}
+        seeds = {(network(row), row["configuration"]["seed"]): row for row in rows if network(row) in lost}
         table = sweeps.frame([*best, *seeds.values()])
         for name in NAMES:
             table[name] = table[name].astype(float) if name in table else float("nan")
@@ -86,7 +95,7 @@ class Scale:
         """Draw a number at the end of training against what is varied, mean and deviation over seeds.
 
         Args:
-            y: `min_cosine`, `train_loss`, `test_accuracy`, `std` or `q01`.
+            y: `train_loss`, `test_accuracy`, `min_cosine`, `q01`, `std`, `disjoint_q01` or `disjoint_std`.
 
         Returns:
             The picture, or None where there is nothing to draw.
@@ -103,11 +112,10 @@ class Scale:
         Returns:
             As `curves`.
         """
-        best = [row for row in sweeps.tuned(self.rows) if row["status"] == "finished"] if self.rows else []
-        if not best:
+        if not self.best:
             return None
-        names = {row["key"]: self._setting(row) for row in best}
-        table = sweeps.histories(best)
+        names = {row["key"]: self._setting(row) for row in self.best}
+        table = sweeps.histories(self.best)
         table = table.assign(network=table["key"].map(names))
         return curves(table, x="epoch", y="train_loss", hue="network", title=self._title(), ylabel=NAMES["train_loss"])
 
@@ -118,7 +126,7 @@ class Scale:
             As `curves`.
         """
         pooled: dict[str, list[float]] = {}
-        for row in sweeps.tuned(self.rows) if self.rows else ():
+        for row in self.best:
             pooled.setdefault(self._setting(row), []).extend(row.get("cosines") or ())
         known = {name: torch.tensor(values) for name, values in pooled.items() if values}
         return cosine_density(known, title=self._title()) if known else None
@@ -126,15 +134,12 @@ class Scale:
     def _repr_markdown_(self) -> str:
         if not self.rows:
             return f"**Not run yet** ({SIZES[self.size]}): `{self.command}`"
-        lines = [
-            f"| {self.figure.axis} | runs | rate | training loss | test accuracy | smallest cosine | deviation |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
+        lines = [f"| {self.figure.axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
         for (_, _), runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
             first = runs.iloc[0]
             name = f"{first[self.figure.axis]}{f', {first.variant}' if first.variant else ''}"
             trained = runs.train_loss.notna().any()
-            numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std")]
+            numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std", "disjoint_q01")]
             rate = f"{first.learning_rate:g}" if trained else "diverged at every rate"
             lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
         return "\n".join([*lines, "", *self._verdicts(), self.measured_on()])
@@ -150,10 +155,7 @@ class Scale:
     def measured_on(self) -> str:
         """Say in some sentences what was run, where, with what, and how it is run again."""
         told = described(self.rows[0], self.size)
-        return (
-            f"{told[0].upper()}{told[1:]}; each network at the rate with the smallest training loss; means ± standard "
-            f"deviations over seeds. {measured_on(self.rows)} `{self.command}` runs what is missing."
-        )
+        return f"{told[0].upper()}{told[1:]}; {NOTE} {measured_on(self.rows)} `{self.command}` runs what is missing."
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]

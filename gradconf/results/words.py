@@ -8,6 +8,21 @@ Row = dict[str, Any]
 SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set, for one CPU core"}
 VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
 DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+NAMES = {
+    "train_loss": "training loss",
+    "test_accuracy": "test accuracy",
+    "min_cosine": "smallest cosine",
+    "std": "standard deviation of the cosines",
+    "q01": "1% quantile of the cosines",
+    "disjoint_q01": "1% quantile, all pairs of disjoint mini-batches",
+    "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
+}
+HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
+NOTE = (
+    "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest "
+    "cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of "
+    "up to 32 disjoint ones."
+)
 
 
 def network(row: Row) -> str:
@@ -20,6 +35,26 @@ def network(row: Row) -> str:
         A name for comparisons, not for people.
     """
     return str({name: value for name, value in row["configuration"].items() if name not in ("learning_rate", "seed")})
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """Keep the runs of those seeds with which a network was run at all of its rates, so that rates can be compared.
+
+    Args:
+        rows: of a table that may still grow.
+
+    Returns:
+        Rows, in their order; all of those of a network without such a seed.
+    """
+    tried: dict[str, dict[int, set[float]]] = {}
+    for row in rows:
+        told = row["configuration"]
+        tried.setdefault(network(row), {}).setdefault(told["seed"], set()).add(told["learning_rate"])
+    whole = {
+        name: {seed for seed, rates in seeds.items() if rates == set.union(*seeds.values())} or set(seeds)
+        for name, seeds in tried.items()
+    }
+    return [row for row in rows if row["configuration"]["seed"] in whole[network(row)]]
 
 
 def variant(row: Row) -> str:
