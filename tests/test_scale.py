@@ -118,6 +118,7 @@ def test_the_verdict_follows_from_the_ends(store, sign, verdict):
     assert claim.provenance == PROVENANCE
     assert claim.seeds == (0, 1, 2)
     assert "a reduced set for one CPU core, 1,000 images of CIFAR-10 (JPEG-compressed copy)" in claim.claim
+    assert claim.claim.endswith("2 × 2 pixels, 3 seeds")
     assert f"**{verdict}**" in at_scale("depth")._repr_markdown_()
 
 
