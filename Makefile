@@ -74,7 +74,7 @@ minimum: $(READY)  ## unit tests with the lower bounds of pyproject.toml, and ty
 	$(PYTHON) -m venv .venv-minimum
 	$(BIN)/python -m release.bounds > .venv-minimum/bounds.txt
 	.venv-minimum/bin/python -m pip install -q -c .venv-minimum/bounds.txt "torch==$(OLDEST_TORCH)" -e ".[test]"
-	.venv-minimum/bin/python -m pytest -q $(UNIT_TESTS)
+	.venv-minimum/bin/python -m pytest -q -W ignore::DeprecationWarning $(UNIT_TESTS)
 	$(BIN)/python -m release.oldest_torch
 
 # Where the index named there cannot be reached, PIP_RETRIES=0 saves waiting for it.

@@ -19,12 +19,14 @@ from grading.suspicions import suspicions
 from grading.table import report, write_csv
 
 INSIDE = ROOT / "grading" / "inside.py"
+LATE = "its {:.0f} seconds were up"
 
 
 def grade_folder(folder: Path, *, assignment: str, jobs: int, limits: sandbox.Limits) -> list[Grade]:
     """Grade every file below a folder, and return one grade a file, in the order of their names.
 
-    Without the name of an assignment, each notebook's title says which it is. Ctrl-C keeps what is graded already.
+    Without the name of an assignment, each notebook's title says which it is. What runs out of time beside others,
+    which may have slowed it, is graded once more alone. Ctrl-C keeps what is graded already.
     """
     files = submissions.handed_in(folder)
     names = [assignment] if assignment else sorted(path.parent.name for path in BUILT.glob("*/autograder.zip"))
@@ -33,14 +35,25 @@ def grade_folder(folder: Path, *, assignment: str, jobs: int, limits: sandbox.Li
     grades = {
         path: Grade(path.relative_to(folder).as_posix(), failed="grading was stopped before it") for path in files
     }
+    if _grade_all(files, grades, names, limits, jobs) and jobs > 1:
+        late = [path for path in files if grades[path].failed == LATE.format(limits.seconds)]
+        _grade_all(late, grades, names, limits, 1)
+    return list(grades.values())
+
+
+def _grade_all(
+    files: list[Path], grades: dict[Path, Grade], names: list[str], limits: sandbox.Limits, jobs: int
+) -> bool:
+    """Grade files, so many at a time, each into its place among the grades; return False if Ctrl-C ended that."""
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(_grade_safely, path, grades[path], names, limits): path for path in files}
         try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), desc="grading", unit="file"):
+            for done in tqdm(as_completed(waiting), total=len(waiting), desc="grading", unit="file", disable=not files):
                 grades[waiting[done]] = done.result()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-    return list(grades.values())
+            return False
+    return True
 
 
 def _grade_safely(path: Path, grade: Grade, names: list[str], limits: sandbox.Limits) -> Grade:
@@ -72,7 +85,7 @@ def grade_one(notebook: nbformat.NotebookNode, grade: Grade, limits: sandbox.Lim
         readable = [INSIDE, given, packed, ROOT / "gradconf"]
         outcome = sandbox.run(command, work, readable=readable, writable=result, limits=limits)
         if outcome.status is None:
-            raise ValueError(f"its {limits.seconds:.0f} seconds were up")
+            raise ValueError(LATE.format(limits.seconds))
         try:
             grade = read_result(result, kept_questions(grade.assignment), grade)
         except ValueError as error:

@@ -79,4 +79,5 @@ def _score(row: dict, question: Question) -> tuple[float, str]:
 
 def _last_line(output: object) -> str:
     lines = [line.strip() for line in str(output or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    last = lines[-1][:300] if lines else ""
+    return f"None in place of an answer ({last})" if "NoneType" in last else last

@@ -12,6 +12,8 @@ import gradconf
 from gradconf.models import cnn, mlp, wrn
 
 CLASSES = 3
+# Options of a fresh Python. It hides deprecations inside of packages, and old releases are full of them.
+STRICT = ("-W", "error", "-W", "ignore::DeprecationWarning")
 
 
 @dataclass

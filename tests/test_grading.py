@@ -9,7 +9,7 @@ import nbformat
 import psutil
 import pytest
 
-from grading import leaks, sandbox
+from grading import grade, leaks, sandbox
 from grading.masters import Question
 from grading.places import MASTERS, ROOT, STUDENTS
 from grading.results import Grade, read_result
@@ -38,6 +38,12 @@ def test_a_result_that_adds_up_is_believed(tmp_path):
     assert grade.points == {"q1": 0.0, "q2": 3.0}
     assert grade.messages == {"q1": "why"}
     assert grade.status == "graded"
+
+
+def test_an_open_question_is_called_so(tmp_path):
+    rows = [{"name": "q1", "score": 0.0, "max_score": 2, "output": "RuntimeError: Could not infer dtype of NoneType"}]
+    grade = result(tmp_path / "r", tests=[{"name": "Public Tests"}, *rows])
+    assert grade.messages["q1"].startswith("None in place of an answer")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +133,24 @@ def test_every_file_is_accounted_for(tmp_path):
     for path in found:
         with pytest.raises(ValueError, match=r"^it "):
             read(path)
+
+
+@pytest.mark.parametrize(("jobs", "status"), [(2, "graded"), (1, "not graded")])
+def test_what_ran_out_of_time_beside_others_has_a_second_chance(tmp_path, monkeypatch, jobs, status):
+    tried = []
+
+    def grade_one(notebook, given, limits):
+        tried.append(given.submission)
+        if given.submission == "slow.ipynb" and tried.count("slow.ipynb") == 1:
+            raise ValueError(grade.LATE.format(limits.seconds))
+        return given
+
+    for name in ("quick", "slow"):
+        nbformat.write(notebook("x = 1"), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(grade, "grade_one", grade_one)
+    monkeypatch.setattr(grade, "autograder", lambda name: None)
+    grades = grade.grade_folder(tmp_path, assignment="01_concept", jobs=jobs, limits=sandbox.Limits())
+    assert {one.submission: one.status for one in grades} == {"quick.ipynb": "graded", "slow.ipynb": status}
 
 
 def test_no_text_of_a_student_is_a_formula_in_the_table(tmp_path):

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from cases import STRICT
 
 import gradconf
 
@@ -73,7 +74,7 @@ def test_what_was_spent_counts_from_setup(without_cuda, capsys, monkeypatch):
 
 def test_importing_says_nothing_and_needs_no_widgets():
     script = "import sys; sys.modules['ipywidgets'] = None; import gradconf"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *STRICT, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -85,6 +86,6 @@ def test_all_that_is_promised_is_there():
     ("options", "told"), [(["--version"], rf"gradconf {gradconf.__version__}\n"), ([], r"gradconf .* · seed 0\n.*")]
 )
 def test_the_command_line_says_version_and_surroundings(options, told):
-    command = [sys.executable, "-W", "error", "-m", "gradconf", *options]
+    command = [sys.executable, *STRICT, "-m", "gradconf", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.fullmatch(told, done.stdout, re.S)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from cases import CASES, MEASURES, Apply, cross_entropy, no_trace
+from cases import CASES, MEASURES, STRICT, Apply, cross_entropy, no_trace
 from torch import nn
 
 import gradconf
@@ -140,7 +140,7 @@ with untouched(model):
     assert torch.get_float32_matmul_precision() == "highest" or torch.backends.cuda.matmul.fp32_precision == "ieee"
 assert switches() == before
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+    subprocess.run([sys.executable, *STRICT, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
