@@ -29,7 +29,7 @@ of cosines (0.05 where it is to stay), 0.2 for a loss, powers of ten 1 for toy p
 SCALE = """\
 Convolutional networks on photographs, from stored results of [sweeps](scale.md), which says where, when and with what
 each was run. The rule is the same, with a tolerance of 0.05 for an accuracy. A *reduced set* is far from the paper's
-size, and its verdict is about that set alone.
+size, and its verdict is about that set alone; with two or three seeds it says little.
 """
 
 

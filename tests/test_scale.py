@@ -17,7 +17,7 @@ from gradconf.plots import Picture
 from gradconf.results import at_scale, tables, words
 from gradconf.results.figures import FIGURES
 from gradconf.sweeps import Configuration, read_sweep
-from gradconf.sweeps.command import add_parser
+from gradconf.sweeps.cli import add_parser
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -117,7 +117,8 @@ def test_the_verdict_follows_from_the_ends(store, sign, verdict):
     assert claim.checks[0].what == "training loss, depth 52 to 196"
     assert claim.provenance == PROVENANCE
     assert claim.seeds == (0, 1, 2)
-    assert "a reduced set, for one CPU core, 1,000 images of CIFAR-10 (JPEG-compressed copy)" in claim.claim
+    assert "a reduced set for one CPU core, 1,000 images of CIFAR-10 (JPEG-compressed copy)" in claim.claim
+    assert claim.claim.endswith("2 × 2 pixels, 3 seeds")
     assert f"**{verdict}**" in at_scale("depth")._repr_markdown_()
 
 

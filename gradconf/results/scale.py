@@ -19,6 +19,7 @@ from gradconf.results.words import (
     NOTE,
     SIZES,
     Row,
+    briefly,
     complete,
     described,
     measured_on,
@@ -75,7 +76,8 @@ class Scale:
         for claim, comparisons in self.figure.claims.items():
             found = [comparison.check(self.runs, self.figure.axis) for comparison in comparisons if self.rows]
             checks = tuple(check for check in found if check is not None)
-            told = f"{claim}: {described(self.rows[0], self.size) if self.rows else SIZES[self.size]}"
+            told = f"{claim}: {briefly(self.rows[0], self.size) if self.rows else SIZES[self.size]}"
+            told += f", {min(len(check.after) for check in checks)} seeds" if checks else ""
             facts = self._provenance() if checks and len(checks) == len(comparisons) else {}
             seeds = tuple(sorted({row["configuration"]["seed"] for row in self.rows}))
             where = (self.figure.paper, self.figure.chapter, "at-the-papers-scale")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set, for one CPU core"}
+SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set for one CPU core"}
 VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
 DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
 NAMES = {
@@ -72,6 +72,22 @@ def variant(row: Row) -> str:
     return f"{told['activation']}, {told['init']}" if told["model"] == "mlp" else ""
 
 
+def briefly(row: Row, size: str) -> str:
+    """Say in few words on what networks were trained.
+
+    Args:
+        row: any of a table.
+        size: of the table.
+
+    Returns:
+        Size and images.
+    """
+    told = row["configuration"]
+    images = f"{told['train_size']:,} images" if told["train_size"] else "all images"
+    pixels = f", averaged over {told['pool']} × {told['pool']} pixels" if told["pool"] > 1 else ""
+    return f"{SIZES[size]}, {images} of {DATA.get(told['dataset'], told['dataset'])}{pixels}"
+
+
 def described(row: Row, size: str) -> str:
     """Say in some words what was trained on what.
 
@@ -83,11 +99,8 @@ def described(row: Row, size: str) -> str:
         Size, images, epochs and mini-batches.
     """
     told = row["configuration"]
-    images = f"{told['train_size']:,} images" if told["train_size"] else "all images"
-    pixels = f", averaged over {told['pool']} × {told['pool']} pixels" if told["pool"] > 1 else ""
-    data = DATA.get(told["dataset"], told["dataset"])
     batches = f"mini-batches of {told['batch_size']} in training and {told['pair_size']} in measurement"
-    return f"{SIZES[size]}, {images} of {data}{pixels}, {told['epochs']} epochs, {batches}"
+    return f"{briefly(row, size)}, {told['epochs']} epochs, {batches}"
 
 
 def measured_on(rows: Sequence[Row]) -> str:
