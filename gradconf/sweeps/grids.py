@@ -67,21 +67,21 @@ def expand(grid: Mapping[str, Any]) -> tuple[Configuration, ...]:
 def read_sweep(path: str | Path, *, size: str | None = None, changes: Mapping[str, Any] | None = None) -> Sweep:
     """Read a sweep file.
 
-    ```toml
-    title = "Depth"
-    source = "Figure 2"
+    Such as this, where `[common]` holds for all sizes, and `[[small]]` several times would put runs together::
 
-    [common]           # holds for all sizes
-    model = "cnn"
-    width = 2
-    dataset = "cifar10"
+        title = "Depth"
+        source = "Figure 2"
 
-    [small]            # or [[small]] several times, whose runs are put together
-    note = "20 epochs instead of 200"
-    epochs = 20
-    depth = [16, 22]
-    learning_rate = [0.1, 0.03]
-    ```
+        [common]
+        model = "cnn"
+        width = 2
+        dataset = "cifar10"
+
+        [small]
+        note = "20 epochs instead of 200"
+        epochs = 20
+        depth = [16, 22]
+        learning_rate = [0.1, 0.03]
 
     Args:
         path: of the file.
