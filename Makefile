@@ -9,7 +9,7 @@ TEACH  := .venv-teach
 CELL_TIMEOUT := 300
 # The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
 OLDEST_TORCH := 2.13.0
-NOT_UNIT := configuration chapters pages book recipes benchmarks release colab claims
+NOT_UNIT := configuration chapters pages book recipes benchmarks rounding scale release colab claims
 UNIT_TESTS := $(filter-out $(NOT_UNIT:%=tests/test_%.py),$(wildcard tests/test_*.py))
 NOTEBOOKS := $(wildcard chapters/*.ipynb assignments/*.ipynb)
 
@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test test-site set-repo newest bench claims lint format clean
+.PHONY: help book serve test test-gpu test-site set-repo newest bench claims lint format clean
 .PHONY: colab test-colab dist minimum binder release assignments grade test-assignments public
 
 help:  ## list the targets
@@ -42,6 +42,9 @@ test: $(READY)  ## unit tests, doctests, and every chapter cell by cell
 	$(BIN)/python -m pytest -q tests --ignore=tests/site --ignore=tests/colab
 	$(BIN)/python -m pytest -q --doctest-modules gradconf
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) chapters $(wildcard assignments/*.ipynb)
+
+test-gpu: $(READY)  ## compare a GPU with the CPU: numbers, memory, repeatability; says why where it skips
+	$(BIN)/python -m pytest -q -rs tests/gpu
 
 test-site: $(READY)  ## read the built site in Chromium, offline, and write screenshots to _build/screens
 	$(BIN)/python -m pytest -q tests/site tests/test_pages.py

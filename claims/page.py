@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from claims.run import ROOT, TEXT, definition, read_entries
-from gradconf.results import Ledger, ledger, verdicts
+from gradconf.results import Ledger, at_scale, ledger, verdicts
+from gradconf.results.figures import FIGURES
 
 PAGE = ROOT / "book" / "claims.md"
 INTRODUCTION = """\
@@ -25,6 +26,13 @@ of cosines (0.05 where it is to stay), 0.2 for a loss, powers of ten 1 for toy p
 """
 
 
+SCALE = """\
+Convolutional networks on photographs, from stored results of [sweeps](scale.md), which says where, when and with what
+each was run. The rule is the same, with a tolerance of 0.05 for an accuracy. A *reduced set* is far from the paper's
+size, and its verdict is about that set alone; with two or three seeds it says little.
+"""
+
+
 def main() -> None:
     """Write the page."""
     text, old = page()
@@ -43,10 +51,17 @@ def page() -> tuple[str, list[str]]:
     for chapter in dict.fromkeys(claim.chapter for claim in claims):
         some = Ledger(tuple(claim for claim in claims if claim.chapter == chapter), shown.again)
         parts += [f"## {TITLES[chapter]}\n", "\n".join(some.rows(links=True)), ""]
+    parts += ["## At the paper's scale\n", SCALE, "\n".join(scaled().rows(links=True)), ""]
     parts += ["## How it was measured\n", shown.measured_on(), "", _again(shown), ""]
     if old:
         parts += [f"Older than their definition, or not run yet: {', '.join(old)}.", ""]
     return "\n".join(parts), old
+
+
+def scaled() -> Ledger:
+    """Return the claims of the paper's figures of trained networks, at the largest size that was run and its own."""
+    sizes = [(name, size) for name in FIGURES for size in dict.fromkeys(("full", at_scale(name).size))]
+    return Ledger(tuple(claim for name, size in sizes for claim in at_scale(name, size=size).claims), {})
 
 
 TITLES = {

@@ -49,28 +49,43 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Keep float32 products in float32: no autocast, no TF32, whatever was allowed before.
 
-    Since 2.9 torch has `fp32_precision` beside `allow_tf32`, and refuses to read the old switch while the two disagree;
-    the new one reflects the old, so it alone is set and put back.
-
     Args:
         device: where the products are computed.
 
     Yields:
         Nothing.
     """
+    with float32_products("ieee"), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Say how float32 products are computed, whatever was allowed before.
+
+    Since 2.9 torch has `fp32_precision` beside `allow_tf32`, and refuses to read the old switch while the two disagree;
+    the new one reflects the old, so it alone is set and put back.
+
+    Args:
+        precision: `ieee`, or `tf32` on CUDA.
+
+    Yields:
+        Nothing.
+    """
     backends = torch.backends
     holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
-    holders += [getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    if precision == "ieee":
+        holders += [getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
     switches: list[tuple[Any, str, Any]] = [
-        (holder, "fp32_precision", "ieee") for holder in holders if hasattr(holder, "fp32_precision")
+        (holder, "fp32_precision", precision) for holder in holders if hasattr(holder, "fp32_precision")
     ]
-    switches = switches or [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    old = [(holder, "allow_tf32", precision == "tf32") for holder in (backends.cuda.matmul, backends.cudnn)]
+    switches = switches or old
     before = [getattr(holder, name) for holder, name, _ in switches]
     try:
         for holder, name, value in switches:
             setattr(holder, name, value)
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
         for (holder, name, _), value in zip(switches, before, strict=True):
             setattr(holder, name, value)

@@ -54,6 +54,7 @@ def train(
     decay_factor: float = 0.1,
     seed: int = 0,
     measure: Measure | None = None,
+    progress: bool = True,
 ) -> Run:
     """Train a model in place by SGD without momentum, weight decay or augmentation.
 
@@ -73,6 +74,7 @@ def train(
         seed: seed of the order of the samples.
         measure: called with `(model, epoch)`, in training mode, before training and after each epoch; what it
             returns, by name, joins that epoch's row.
+        progress: whether to show a bar; below another one it vanishes at its end.
 
     Returns:
         The model, its history, and whether and when it diverged.
@@ -94,7 +96,9 @@ def train(
     limit = math.inf
     rows: list[dict[str, float]] = []
     with modes_kept(model):
-        for epoch in (progress := tqdm(range(epochs + 1), desc="training", unit="epoch")):
+        hidden = {} if progress else {"disable": True}  # so that TQDM_DISABLE still counts
+        bar = tqdm(range(epochs + 1), desc="training", unit="epoch", leave=None, **hidden)
+        for epoch in bar:
             row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
             worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
             row |= _evaluate(model, loss_fn, dataset)
@@ -103,7 +107,7 @@ def train(
             model.train()
             rows.append(joined(row, measure(model, epoch)) if measure else row)
             limit = EXPLOSION * max(1.0, row["train_loss"], row["test_loss"]) if epoch == 0 else limit
-            progress.set_postfix(loss=f"{row['train_loss']:.3g}")
+            bar.set_postfix(loss=f"{row['train_loss']:.3g}")
             if epoch:
                 schedule.step()
     return Run(model, pd.DataFrame(rows), None)

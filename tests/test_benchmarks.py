@@ -112,7 +112,9 @@ def test_results_are_stored_and_reported(tmp_path):
     run.store(tmp_path / "some.json", run.provenance(CPU) | {"peak_gflops": 1.0}, records)
     results = json.loads((tmp_path / "some.json").read_text())
     assert results["records"] == records
-    assert results["provenance"]["packages"]["torch"] in torch.__version__  # which a build may extend, as in 2.14.1+cu130
+    assert (
+        results["provenance"]["packages"]["torch"] in torch.__version__
+    )  # which a build may extend, as in 2.14.1+cu130
     assert list(report.figures(results)) == ["samples"]
 
 

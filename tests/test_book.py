@@ -87,3 +87,12 @@ def test_scripts_come_from_elsewhere_only_where_they_were_not_fetched(local_scri
     module._choose(None, config)
     assert (config.mathjax_path, config.nb_ipywidgets_js) == ("vendor/tex-svg.js", {"vendor/embed.js": {}})
     assert (Path(config.html_static_path[0]) / "vendor" / script.name).exists()
+
+
+def test_only_notebooks_are_offered_to_colab():
+    prose = importlib.import_module("book._ext.prose")
+    told = {name: {"kernelspec": {}} for name in ("book/scale", "chapters/02_width")}
+    app = types.SimpleNamespace(env=types.SimpleNamespace(metadata=told))
+    for name in (*told, "genindex"):
+        prose._forget_kernel(app, name, "page.html", {}, None)
+    assert told == {"book/scale": {}, "chapters/02_width": {"kernelspec": {}}}

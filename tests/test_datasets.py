@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import random
 import re
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import requests
 import torch
+from PIL import Image
 
-from gradconf.datasets import NAMES, load, sources
+from gradconf.datasets import NAMES, jpeg, load, sources
 from gradconf.datasets.files import File
 from gradconf.datasets.formats import read_cifar, read_idx
 
@@ -59,6 +61,32 @@ def cifar(monkeypatch):
     return records, archive
 
 
+@pytest.fixture
+def pictures(monkeypatch):
+    """One colour a picture, which JPEG keeps to within rounding, and the files of the copy."""
+    colours = np.random.default_rng(0).integers(0, 256, (12, 3)).astype(np.uint8)
+    names = [f"{part}/{c}/{k:04}.jpg" for part in ("test", "train") for c in ("bird", "cat") for k in range(3)]
+    files = {name: compressed(colour) for name, colour in zip(names, colours, strict=True)}
+    monkeypatch.setattr(jpeg, "SHA256", sha256(b"".join(files.values())))
+    return np.broadcast_to(colours[:, :, None, None], (12, 3, 32, 32)), files
+
+
+def compressed(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), tuple(colour.tolist())).save(buffer, "JPEG", quality=100, subsampling=0)
+    return buffer.getvalue()
+
+
+def put_pictures(folder, files, packed):
+    if packed:
+        shuffled = dict(sorted(files.items(), reverse=True))  # an archive may have any order
+        (folder / jpeg.ARCHIVE).write_bytes(tar({f"./{name}": c for name, c in shuffled.items()}, mode="w:xz"))
+    else:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
 def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
@@ -68,9 +96,9 @@ def idx(array):
     return header + array.astype(np.uint8).tobytes()
 
 
-def tar(files):
+def tar(files, mode="w:gz"):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -218,6 +246,56 @@ def test_cifar10_is_read_from_its_archive_and_only_from_a_whole_one(tmp_path, ci
     (tmp_path / CIFAR).write_bytes(archive[:-100])
     with pytest.raises(ValueError, match=f"{CIFAR} is corrupted"):
         load("cifar10", folder=tmp_path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_jpeg_copy_is_read_from_a_clone_or_an_archive_by_class(packed, tmp_path, pictures):
+    images, files = pictures
+    put_pictures(tmp_path, files, packed)
+    data = load("cifar10_jpeg", folder=tmp_path)
+    assert data.train_inputs.is_contiguous()
+    assert data.train_targets.tolist() == data.test_targets.tolist() == [0] * 3 + [1] * 3
+    test, train = images.astype(float).reshape(2, 6, 3, 32, 32)
+    mean, std = train.mean((0, 2, 3), keepdims=True), train.std((0, 2, 3), keepdims=True)
+    np.testing.assert_allclose(data.train_inputs, (train - mean) / std, atol=0.04)  # a pixel is off by 2 at most
+    np.testing.assert_allclose(data.test_inputs, (test - mean) / std, atol=0.04)
+    assert all(word in data.provenance for word in ("JPEG-compressed copy", jpeg.SOURCE, "Pillow"))
+    assert same(
+        load("cifar10_jpeg", folder=tmp_path, train_size=4, balanced=True),
+        load("cifar10_jpeg", folder=tmp_path, train_size=4, balanced=True),
+    )
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_without_the_jpeg_copy_it_says_in_one_sentence_how_to_get_it(given, offline, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"^[^.]*'git clone {jpeg.SOURCE}'[^\n]*packed\.$") as caught:
+        load("cifar10_jpeg", folder=tmp_path if given else None)
+    assert str(tmp_path if given else offline / "cifar10_jpeg") in str(caught.value)
+    assert jpeg.ARCHIVE in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("harm", ["missing", "changed", "cut"])
+def test_a_jpeg_copy_that_is_not_whole_is_never_used(harm, packed, tmp_path, pictures):
+    files = dict(pictures[1])
+    name = next(iter(files))
+    files |= {name: files[name][:-9] + bytes(9)} if harm == "changed" else {}
+    put_pictures(tmp_path, files, packed)
+    path = tmp_path / (jpeg.ARCHIVE if packed else name)
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    if harm == "missing":
+        (path.write_bytes(tar({})) if packed else path.unlink())
+    with pytest.raises(ValueError, match=f"{re.escape(str(path if packed else tmp_path))} is corrupted"):
+        load("cifar10_jpeg", folder=tmp_path)
+
+
+@pytest.mark.skipif("GRADCONF_CIFAR10_JPEG" not in os.environ, reason="GRADCONF_CIFAR10_JPEG names no folder")
+def test_the_published_jpeg_copy():
+    data = load("cifar10_jpeg", folder=os.environ["GRADCONF_CIFAR10_JPEG"])
+    assert data.train_inputs.shape == (50_000, 3, 32, 32)
+    assert data.train_targets.bincount().tolist() == [5000] * 10
+    assert data.test_targets.bincount().tolist() == [1000] * 10
 
 
 @pytest.mark.parametrize("magic", [b"\x00\x00\x0d\x01", b"\x1f\x8b\x08\x01", b"\x00"])

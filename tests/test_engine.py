@@ -159,6 +159,15 @@ def test_measure_is_the_confusion_of_gram():
     assert repr(quietly(measure, made)) == repr(confusion(quietly(gram, made), labels=made.targets))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_can_move_to_another_device(name):
+    made = ZOO[name]()
+    inputs = made.inputs if isinstance(made.inputs, tuple) else (made.inputs,)
+    outputs = made.model.to("meta")(*(x.to("meta") for x in inputs))
+    assert made.loss_fn(outputs, made.targets.to("meta")).is_meta
+
+
 def my_scale(x, scale):
     if torch.overrides.has_torch_function((x, scale)):
         return torch.overrides.handle_torch_function(my_scale, (x, scale), x, scale)

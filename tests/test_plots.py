@@ -1,5 +1,6 @@
 import base64
 import html.parser
+import math
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -117,6 +118,11 @@ def test_cosine_density_pools_the_pairs_of_several_networks():
     together = torch.cat([first[i, j], second[i, j]])
     assert f"both: {len(together)} pairs, minimum {together.min():.2f}" in alt
     assert f"mean {together.mean():.2f}" in alt
+
+
+def test_cosine_density_takes_the_cosines_of_pairs_as_they_are():
+    values = torch.tensor([-0.5, math.nan, 0.25, 0.5])
+    assert "paired: 3 pairs, minimum -0.50" in plots.cosine_density({"paired": values}).alt
 
 
 def test_cosine_density_says_its_numbers():

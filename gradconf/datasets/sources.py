@@ -9,6 +9,7 @@ import numpy as np
 
 from gradconf.datasets.files import File, find
 from gradconf.datasets.formats import read_cifar, read_idx
+from gradconf.datasets.jpeg import COMMIT, SOURCE, decode, read_jpegs
 
 SPLIT_SEED = 0  # of the digits, which come without a test set
 
@@ -85,6 +86,14 @@ def cifar10(folder: Path | None) -> Raw:
     )
     (content,) = find("cifar10", [archive], folder)
     return Raw(*read_cifar(content), "CIFAR-10 (Krizhevsky 2009), binary version, checked by SHA-256")
+
+
+def cifar10_jpeg(folder: Path | None) -> Raw:
+    """Return CIFAR-10 from the copy whose images were compressed as JPEG, so that no pixel is quite the original's."""
+    files = read_jpegs(folder)
+    source = f"CIFAR-10 (JPEG-compressed copy of Krizhevsky 2009, {SOURCE} at {COMMIT[:7]})"
+    decoder = f"decoded by Pillow {version('pillow')}, the original order is lost"
+    return Raw(*decode(files, "train"), *decode(files, "test"), f"{source}, checked by SHA-256, {decoder}")
 
 
 def _idx(name: str, folder: Path | None, address: str, hashes: dict[str, tuple[str, str]], source: str) -> Raw:

@@ -14,7 +14,7 @@ def cosine_density(cosines: Mapping[str, Tensor], *, title: str = "Cosines betwe
 
     Args:
         cosines: matrices of cosines by name, each of shape `(N, N)`, or `(R, N, N)` for R networks whose pairs are
-            shown together; pairs i < j are shown, nan left out.
+            shown together, or the cosines of M pairs, of shape `(M,)`; pairs i < j are shown, nan left out.
         title: of the figure.
 
     Returns:
@@ -81,6 +81,8 @@ def cosine_heatmap(
 
 def _pairs(cosine: Tensor) -> np.ndarray:
     values = cosine.detach().cpu().numpy()
+    if values.ndim == 1:
+        return _known(values)
     first, second = np.triu_indices(values.shape[-1], 1)
     return _known(values[..., first, second].ravel())
 

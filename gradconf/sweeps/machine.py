@@ -1,0 +1,79 @@
+"""Where, when and with what a run was made, and how much memory it took."""
+
+import contextlib
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradconf._version import __version__
+
+PACKAGE = Path(__file__).parents[1]
+STATUS = Path("/proc/self/status")
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Collect when, where and with what this is run.
+
+    Args:
+        device: that computes.
+
+    Returns:
+        Date (UTC), device, threads, versions of Python, torch and gradconf, and the commit of gradconf, None where it
+        is installed without its repository.
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gradconf": __version__,
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of this package, and whether its code was changed since."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", str(PACKAGE), f":!{PACKAGE / 'results'}")
+    return f"{head}, with changes" if head and changed else head or None
+
+
+def _git(*command: str) -> str:
+    try:
+        return subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, text=True).stdout.strip()
+    except OSError:  # there is no git
+        return ""
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin to look for the largest use of memory, where the system can forget the one before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif STATUS.exists():
+        with contextlib.suppress(OSError):
+            STATUS.with_name("clear_refs").write_text("5")  # see proc(5)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes in use since `forget_peak`: of the GPU as torch counts them, or of the whole process.
+
+    Where the system cannot forget, it is the most since the process began; None where it does not count.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())):
+        return int(found[1]) * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
