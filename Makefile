@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 BENCH  := .venv-bench
 COLAB  := .venv-colab
 TEACH  := .venv-teach
-CELL_TIMEOUT := 120
+CELL_TIMEOUT := 300
 # The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
 OLDEST_TORCH := 2.13.0
 NOT_UNIT := configuration chapters pages book recipes benchmarks rounding scale release colab claims
