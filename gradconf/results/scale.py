@@ -77,8 +77,8 @@ class Scale:
             found = [comparison.check(self.runs, self.figure.axis) for comparison in comparisons if self.rows]
             checks = tuple(check for check in found if check is not None)
             told = f"{claim}: {briefly(self.rows[0], self.size) if self.rows else SIZES[self.size]}"
-            told += f", {min(len(check.after) for check in checks)} seeds" if checks else ""
             facts = self._provenance() if checks and len(checks) == len(comparisons) else {}
+            told += f", {min(len(check.after) for check in checks)} seeds" if facts else ""
             seeds = tuple(sorted({row["configuration"]["seed"] for row in self.rows}))
             where = (self.figure.paper, self.figure.chapter, "at-the-papers-scale")
             claims.append(Claim(f"{self.sweep}_{self.size}", told, *where, seeds, checks if facts else (), facts, ""))
