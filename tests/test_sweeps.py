@@ -87,6 +87,8 @@ WRONG = {
     "depth not 6 n + 4": ({"model": "cnn", "dataset": "digits", "depth": 12}, "depth 6 n + 4"),
     "type": ({"width": "wide"}, "width must be a whole number, not 'wide'"),
     "truth for number": ({"seed": True}, "seed must be a whole number, not True"),
+    "large seed": ({"seed": 2**32}, "seed must be at least 0 and less than 2^32"),
+    "gain": ({"gain": 0.0}, "gain must be a positive number"),
     "empty axis": ({"seed": []}, "seed has no values"),
     "rate": ({"learning_rate": [0.1, -0.1]}, "learning_rate must be a positive number"),
     "model": ({"model": "vit"}, "unknown model 'vit'"),
@@ -111,6 +113,29 @@ def test_bad_input_is_refused_in_one_sentence_before_anything_runs(axes, said, t
     assert "Traceback" not in told
     assert ran == []
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "said"),
+    [("cpu", "tf32", "the cpu has no tf32"), ("cuda", "float32", "there is no CUDA device here")],
+)
+def test_what_this_machine_lacks_is_told_before_anything_runs(device, precision, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file, out = toml(tmp_path / "s.toml", precision=precision), tmp_path / "out.jsonl"
+    for more in ([], ["--dry-run"]):
+        assert command("sweep", file, "--device", device, "--out", out, *more, monkeypatch=monkeypatch) == 1
+        assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_exit_status_tells_that_a_run_failed(tmp_path, monkeypatch, capsys):
+    def lost(configuration, *rest):
+        raise MemoryError("no more memory")
+
+    monkeypatch.setattr(execution, "_prepared", lost)
+    file = toml(tmp_path / "s.toml")
+    assert command("sweep", file, "--out", tmp_path / "t.jsonl", monkeypatch=monkeypatch) == 1
+    assert "MemoryError: no more memory" in capsys.readouterr().out
 
 
 def test_a_missing_data_set_is_told_before_anything_runs(tmp_path, monkeypatch, capsys):
@@ -190,15 +215,19 @@ def test_pooling_averages_over_pixels():
     assert one(dataset="mnist1d", pool=4).load().train_inputs.shape[1:] == (1, 10)
 
 
-def test_diverged_and_failed_runs_are_rows_with_a_reason(tmp_path):
-    sweep = small(learning_rate=[0.1, 1e6], precision=["float32", "tf32"])
-    if torch.cuda.is_available():
-        pytest.skip("tf32 fails only without a GPU")
+def test_diverged_and_failed_runs_are_rows_with_a_reason(tmp_path, monkeypatch):
+    def prepared(configuration, *rest, original=execution._prepared):
+        if configuration.width == 3:
+            raise MemoryError("no more\nmemory")
+        return original(configuration, *rest)
+
+    monkeypatch.setattr(execution, "_prepared", prepared)
+    sweep = small(learning_rate=[0.1, 1e6], width=[2, 3])
     rows = run(sweep, out=tmp_path / "t.jsonl")
-    assert [row["status"] for row in rows] == ["finished", "failed", "diverged", "failed"]
-    assert rows[1]["reason"] == "ValueError: the cpu has no tf32: choose float32 or bf16."
-    assert rows[2]["reason"].startswith("the loss exploded or became NaN in epoch")
-    assert "cosines" not in rows[2]
+    assert [row["status"] for row in rows] == ["finished", "diverged", "failed", "failed"]
+    assert rows[1]["reason"].startswith("the loss exploded or became NaN in epoch")
+    assert "cosines" not in rows[1]
+    assert rows[2]["reason"] == "MemoryError: no more memory"
     assert run(sweep, out=tmp_path / "t.jsonl") == rows == read_table(tmp_path / "t.jsonl")
 
 

@@ -14,8 +14,9 @@ import torch
 from gradconf.sweeps.costs import speed
 from gradconf.sweeps.execution import FAILED
 from gradconf.sweeps.grids import Sweep, read_sweep
+from gradconf.sweeps.machine import place
 from gradconf.sweeps.processes import pool
-from gradconf.sweeps.running import estimate, run
+from gradconf.sweeps.running import check_place, estimate, run
 from gradconf.sweeps.tables import read_table
 
 
@@ -51,6 +52,8 @@ def command(asked: argparse.Namespace) -> None:
     try:
         sweep = read_sweep(asked.file, size=asked.size, changes=dict(map(assignment, asked.set)))
         out = asked.out or Path(f"{sweep.name}_{sweep.size}.jsonl")
+        if not asked.dask:
+            check_place(sweep, asked.device)
         if asked.dry_run:
             print("\n".join(plan(sweep, out, folder=asked.data, device=asked.device)))
             return
@@ -65,6 +68,8 @@ def command(asked: argparse.Namespace) -> None:
     for row in rows:
         if row["status"] == FAILED:
             print(f"{row['key']}: {row['reason']}")
+    if counts[FAILED]:
+        asked.parser.exit(1)
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -119,15 +124,15 @@ def total(
     sweep: Sweep, costs: dict[str, float], stored: dict[str, str], *, folder: str | None, device: str | None
 ) -> str:
     """Say how long all would take, by the speed of the network that costs least."""
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = place(device)
     left = sum(value for key, value in costs.items() if key not in stored)
     lightest = min(sweep.configurations, key=lambda c: costs[c.key])
-    rate = speed(lightest, lightest.load(folder), place)
-    threads = f", {torch.get_num_threads()} threads" if place.type == "cpu" else ""
+    rate = speed(lightest, lightest.load(folder), where)
+    threads = f", {torch.get_num_threads()} threads" if where.type == "cpu" else ""
     return (
         f"{sweep.name}, size {sweep.size} (of {', '.join(sweep.sizes)}): {len(costs)} runs, "
         f"{len(costs.keys() - stored.keys())} to run, {left / 1e12:.3g} TFLOP; about {left / rate / 3600:.2g} h, one "
-        f"after the other, at the {rate / 1e9:.3g} GFLOP/s of the smallest network here ({place}{threads})."
+        f"after the other, at the {rate / 1e9:.3g} GFLOP/s of the smallest network here ({where}{threads})."
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -18,6 +19,7 @@ from gradconf.datasets import Dataset
 from gradconf.models.shapes import BUILDERS
 from gradconf.training import check_schedule
 
+LARGEST_SEED = 2**32
 PRECISIONS = ("float32", "tf32", "bf16")
 OPTIONS = ("batch_norm", "skip", "activation", "bias", "init", "gain")  # keyword arguments of some builder
 
@@ -37,7 +39,7 @@ class Configuration:
         activation: of an MLP.
         bias: whether an MLP has biases.
         init: how weights are drawn.
-        gain: factor on every weight.
+        gain: factor on every weight, positive.
         dataset: see `gradconf.datasets.load`.
         train_size: training samples; all by default.
         test_size: test samples; all by default.
@@ -110,8 +112,10 @@ class Configuration:
                 f"epochs, pool, pairs and pair_size must be at least 1 and measure_every at least 0, not "
                 f"{self.epochs}, {self.pool}, {self.pairs}, {self.pair_size} and {self.measure_every}."
             )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}.")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise ValueError(f"seed must be at least 0 and less than 2^32, not {self.seed}.")
+        if self.gain is not None and not 0 < self.gain < math.inf:
+            raise ValueError(f"gain must be a positive number, not {self.gain}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision '{self.precision}': choose one of {', '.join(PRECISIONS)}.")
 

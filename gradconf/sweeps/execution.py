@@ -12,7 +12,7 @@ from torch import nn
 from gradconf.datasets import Dataset
 from gradconf.isolation import float32_products
 from gradconf.sweeps.configurations import Configuration
-from gradconf.sweeps.machine import forget_peak, peak_memory, provenance
+from gradconf.sweeps.machine import forget_peak, peak_memory, place, provenance
 from gradconf.sweeps.protocol import measure_batches
 from gradconf.training import Run, train
 
@@ -35,19 +35,22 @@ def execute(
         For JSON: the configuration and its `key`; `status`, `finished`, `diverged` or `failed`, and why; in `epochs`
         losses, accuracies and measurements of every epoch; `cosines` of the pairs at the end; the number of
         `parameters`; the `data`'s provenance; `provenance`; `seconds`; and `peak_memory` in bytes.
+
+    Raises:
+        ValueError: if there is no such device.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = place(device)
     row: Row = {"key": configuration.key, "configuration": configuration.as_dict()}
     start = time.perf_counter()
-    forget_peak(place)
+    forget_peak(where)
     try:
-        row |= _trained(configuration, folder, place, progress)
+        row |= _trained(configuration, folder, where, progress)
     except Exception as error:
         row |= failure(error)
     return row | {
-        "provenance": provenance(place),
+        "provenance": provenance(where),
         "seconds": round(time.perf_counter() - start, 2),
-        "peak_memory": peak_memory(place),
+        "peak_memory": peak_memory(where),
     }
 
 
@@ -83,14 +86,19 @@ def _trained(configuration: Configuration, folder: str | None, device: torch.dev
 
 def _prepared(configuration: Configuration, data: Dataset, device: torch.device) -> nn.Module:
     """Return the network as it is to be trained, on its device."""
-    if configuration.precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"the {device} has no tf32: choose float32 or bf16.")
+    check_precision(configuration, device)
     model = configuration.build(data).to(device)
     if configuration.channels_last and data.train_inputs.dim() == 4:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if configuration.compiled:
         model.compile()
     return model
+
+
+def check_precision(configuration: Configuration, device: torch.device) -> None:
+    """Refuse to train in a precision that a device does not have."""
+    if configuration.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"the {device} has no tf32: choose float32 or bf16.")
 
 
 def _outcome(run: Run) -> Row:

@@ -17,6 +17,23 @@ PACKAGE = Path(__file__).parents[1]
 STATUS = Path("/proc/self/status")
 
 
+def place(device: str | None = None) -> torch.device:
+    """Return where to compute.
+
+    Args:
+        device: `cpu` or `cuda`; the first GPU if there is one, else the CPU, by default.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here: leave out the device, or choose cpu.")
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def provenance(device: torch.device) -> dict[str, Any]:
     """Collect when, where and with what this is run.
 

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from gradconf.sweeps.configurations import Configuration
 from gradconf.sweeps.costs import cost
-from gradconf.sweeps.execution import FAILED, Row, execute, failure
+from gradconf.sweeps.execution import FAILED, Row, check_precision, execute, failure
 from gradconf.sweeps.grids import Sweep
+from gradconf.sweeps.machine import place
 from gradconf.sweeps.tables import Table
 
 ATTEMPTS = 3  # at runs that an executor loses again and again
@@ -43,11 +44,14 @@ def run(
         The sweep's rows, in its order.
 
     Raises:
-        ValueError: if the sweep has no runs or a network cannot be built, before anything is run.
+        ValueError: if the sweep has no runs, a network cannot be built, or there is no such device or precision here,
+            before anything is run.
         FileNotFoundError: if the data are missing, before anything is run.
         OSError: if the table cannot be written.
         RuntimeError: if the executor breaks; what is stored stays.
     """
+    if executor is None:
+        check_place(sweep, device)
     costs = estimate(sweep, folder)
     with Table(out) as table:
         again = {row["key"] for row in table.rows if retry and row["status"] == FAILED} & costs.keys()
@@ -64,6 +68,20 @@ def run(
                 bar.set_postfix_str(_told(sweep, waiting))
         rows = {row["key"]: row for row in table.rows}
     return [rows[c.key] for c in sweep.configurations]
+
+
+def check_place(sweep: Sweep, device: str | None = None) -> None:
+    """Refuse a sweep that this machine cannot run.
+
+    Args:
+        sweep: to run here.
+        device: as in `execute`.
+
+    Raises:
+        ValueError: if there is no such device, or it does not have a precision.
+    """
+    for configuration in sweep.configurations:
+        check_precision(configuration, place(device))
 
 
 def estimate(sweep: Sweep, folder: str | None = None) -> dict[str, float]:
