@@ -27,10 +27,17 @@ def generate(name: str) -> None:
         student = handed_out(made / "student" / f"{name}.ipynb")
         folder = BUILT / name
         folder.mkdir(parents=True, exist_ok=True)
-        nbformat.write(student, STUDENTS / f"{name}.ipynb")
+        write_if_changed(student, STUDENTS / f"{name}.ipynb")
         (made / "autograder" / f"{name}.ipynb").replace(folder / "solution.ipynb")
         next((made / "autograder").glob("*.zip")).replace(folder / "autograder.zip")
     masters.keep_questions(name, masters.questions(master))
+
+
+def write_if_changed(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook, but leave a file alone that holds it already: others may be reading it."""
+    text = nbformat.writes(notebook).rstrip("\n") + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def split(master: Path, folder: Path) -> None:

@@ -255,10 +255,11 @@ def test_the_public_copy_and_its_packages_hold_no_solutions(tmp_path):
     assert (public / "assignments" / "01_concept.ipynb").exists()
     assert not (public / "assignments" / "masters").exists()
     assert not (public / "assignments" / "answers").exists()
+    left_out = shutil.ignore_patterns(".venv*", "_build", ".git", "build", "dist", ".*cache", "__pycache__")
     build = "from setuptools import build_meta as b; b.build_wheel('../wheel'); b.build_sdist('../sdist')"
     for folder in (public, ROOT):  # from the private repository, too
         kept = tmp_path / folder.name
-        shutil.copytree(folder, kept / "source", ignore=shutil.ignore_patterns(".venv*", "_build", ".git", "build"))
+        shutil.copytree(folder, kept / "source", ignore=left_out)
         subprocess.run([sys.executable, "-c", build], cwd=kept / "source", check=True, capture_output=True)
         for packed in (*kept.glob("wheel/*.whl"), *kept.glob("sdist/*.tar.gz")):
             shutil.unpack_archive(packed, kept / "unpacked" / packed.name, "zip" if packed.suffix == ".whl" else None)
