@@ -5,23 +5,28 @@ import ast
 import json
 import math
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 import gradconf
 from claims import page
 from gradconf import results
+from gradconf.datasets import Dataset
 from gradconf.plots import Picture
 from gradconf.results import at_scale, tables, words
 from gradconf.results.figures import FIGURES
-from gradconf.sweeps import Configuration, read_sweep
+from gradconf.results.plans import PLANS, setting
+from gradconf.sweeps import Configuration, cost, read_sweep
 from gradconf.sweeps.cli import add_parser
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-WORSE = {8: (1.0, -0.2, 0.10), 16: (1.5, -0.4, 0.15), 32: (2.0, -0.6, 0.20)}  # by depth: loss, minimum, deviation
+WORSE = {10: (1.0, -0.2, 0.10), 16: (1.5, -0.4, 0.15), 22: (2.0, -0.6, 0.20)}  # by depth: loss, minimum, deviation
 PROVENANCE = {"date": "2026-01-02T03:04:05+00:00", "device": "abacus", "threads": 1, "torch": "2", "python": "3"}
 PROVENANCE |= {"gradconf": "0", "commit": "0123456789ab"}
 
@@ -46,6 +51,8 @@ def store(monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
 
     def write(name, rows):
+        sweep, _, size = name.rpartition("_")
+        rows = [{"sweep": sweep, "size": size} | one for one in rows]
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
 
     return write
@@ -54,7 +61,7 @@ def store(monkeypatch, tmp_path):
 def depths(*, seeds=(0, 1, 2), by_depth=WORSE, **options):
     slightly = {seed: 0.01 * k for k, seed in enumerate(seeds)}
     return [
-        row(depth=6 * depth + 4, width=2, seed=seed, numbers=(n[0] + more, n[1] + more, n[2] + more / 10), **options)
+        row(depth=depth, seed=seed, numbers=(n[0] + more, n[1] + more, n[2] + more / 10), **options)
         for depth, n in by_depth.items()
         for seed, more in slightly.items()
     ]
@@ -75,7 +82,10 @@ def test_without_runs_it_says_how_to_run_them(store):
         stored = at_scale(name)
         assert not stored
         assert (stored.curves(), stored.learning(), stored.density()) == (None, None, None)
-        assert stored._repr_markdown_().startswith("**Not run yet** (the paper's size): `python -m gradconf sweep")
+        shown = stored._repr_markdown_()
+        assert shown.startswith("**Not run yet** (the paper's size). What can be run, the cheapest first:")
+        assert shown.index("- a reduced set for one CPU core (") < shown.index("- the paper's size (")
+        assert shown.count(" floating point operations): `python -m gradconf sweep") == 2
         assert f"--out gradconf/results/{name}_full.jsonl" in stored.command
         assert [claim.verdict for claim in stored.claims] == ["not run yet"] * len(figure.claims)
 
@@ -92,10 +102,13 @@ def test_the_command_is_one_that_is_understood(store):
             assert asked.out.name == f"{name}_{size}.jsonl"
 
 
-def test_the_largest_size_of_which_there_are_runs_is_shown(store):
+def test_the_largest_size_that_can_be_judged_is_shown(store):
     store("depth_cpu", depths())
     assert at_scale("depth").size == "cpu"
-    store("depth_full", depths())
+    for few in (depths()[:1], depths(status="failed"), depths()):  # too few, failed, and depth 40 is missing
+        store("depth_full", few)
+        assert at_scale("depth").size == "cpu"
+    store("depth_full", depths(by_depth={16: WORSE[10], 40: WORSE[22]}))
     assert at_scale("depth").size == "full"
     assert at_scale("depth", size="cpu").size == "cpu"
     assert not at_scale("depth", size="small")
@@ -114,12 +127,12 @@ def test_the_verdict_follows_from_the_ends(store, sign, verdict):
     store("depth_cpu", depths(by_depth=by_depth))
     (claim,) = at_scale("depth").claims
     assert claim.verdict == verdict
-    assert claim.checks[0].what == "training loss, depth 52 to 196"
+    assert claim.checks[0].what == "training loss, depth 10 to 22"
     assert claim.provenance == PROVENANCE
     assert claim.seeds == (0, 1, 2)
     assert "a reduced set for one CPU core, 1,000 images of CIFAR-10 (JPEG-compressed copy)" in claim.claim
-    assert claim.claim.endswith("2 × 2 pixels, 3 seeds")
-    assert f"**{verdict}**" in at_scale("depth")._repr_markdown_()
+    assert claim.claim.endswith("2 × 2 pixels, 9 of 18 planned runs; not run yet: rate 0.03")
+    assert f"**{verdict}**, 3 seeds" in at_scale("depth")._repr_markdown_()
 
 
 @pytest.mark.parametrize("kept", [slice(0, 3), slice(0, 9, 3), slice(0, 1)], ids=["a depth", "a seed", "a run"])
@@ -135,7 +148,7 @@ def test_each_network_is_shown_at_its_best_rate(store):
     worse = depths(learning_rate=0.01, by_depth={d: (n[0] + 1, 0.0, 0.0) for d, n in WORSE.items()})
     store("depth_cpu", [*worse, *depths()])
     assert set(at_scale("depth").runs.learning_rate) == {0.1}
-    shown = "| 52 | 3 | 0.1 | 1.01 ± 0.01 | 0.5 ± 0 | −0.19 ± 0.01 | 0.101 ± 0.001 | −0.095 ± 0.005 |"
+    shown = "| 10 | 3 | 0.1 | 1.01 ± 0.01 | 0.5 ± 0 | −0.19 ± 0.01 | 0.101 ± 0.001 | −0.095 ± 0.005 |"
     assert shown in at_scale("depth")._repr_markdown_()
     assert len(at_scale("depth").runs) == 9
 
@@ -151,20 +164,110 @@ def test_rates_are_compared_with_seeds_that_have_them_all(store):
 
 def test_what_diverged_at_every_rate_is_told_and_decides_nothing(store):
     rows = depths()
-    lost = depths(by_depth={32: WORSE[32]}, status="diverged")
-    store("depth_cpu", [*rows[:6], *lost, *depths(by_depth={32: WORSE[32]}, status="diverged", learning_rate=0.01)])
+    lost = depths(by_depth={22: WORSE[22]}, status="diverged")
+    store("depth_cpu", [*rows[:6], *lost])
+    assert "| 22 | 3 | diverged at every rate tried | – |" in at_scale("depth")._repr_markdown_()
+    store("depth_cpu", [*rows[:6], *lost, *depths(by_depth={22: WORSE[22]}, status="diverged", learning_rate=0.03)])
     stored = at_scale("depth")
-    assert "| 196 | 3 | diverged at every rate | – |" in stored._repr_markdown_()
+    assert "| 22 | 3 | diverged at every rate tried | – |" in stored._repr_markdown_()
     assert "Runs: 6 finished, 6 diverged;" in stored.measured_on()
     assert stored.claims[0].verdict == "not at this scale"
     assert all(math.isnan(value) for value in stored.claims[0].checks[0].after)
-    assert "196" not in stored.curves().alt
+    assert "at 22" not in stored.curves().alt
+
+
+def test_what_failed_is_told_with_its_reason_and_counts_as_not_run(store):
+    lost = [one | {"reason": "out of memory |\nof 80 GB"} for one in depths(by_depth={22: WORSE[22]}, status="failed")]
+    store("depth_cpu", [*depths()[:6], *lost])
+    stored = at_scale("depth")
+    assert "| 22 | 3 | failed (out of memory / of 80 GB) | – |" in stored._repr_markdown_()
+    assert "Runs: 6 finished, 3 failed (out of memory / of 80 GB);" in stored.measured_on()
+    assert "diverged" not in stored._repr_markdown_()
+    assert stored.claims[0].verdict == "not run yet"
+    other = depths(by_depth={22: WORSE[22]}, status="diverged", learning_rate=0.03)
+    store("depth_cpu", [*depths()[:6], *lost, *other])
+    assert "| 22 | 3 | at no rate with all seeds: 3 failed, 3 diverged (out of" in at_scale("depth")._repr_markdown_()
+
+
+STRANGE = {
+    "other epochs": row(seed=0, epochs=3),
+    "another width": row(seed=0, width=4),
+    "other weights": row(seed=0, init="glorot"),
+    "another size": row(seed=3) | {"size": "small"},
+    "another sweep": row(seed=3) | {"sweep": "width"},
+    "the same run": row(seed=0),
+    "no configuration": {"key": "k", "status": "failed", "sweep": "depth", "size": "cpu"},
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE)
+def test_rows_that_do_not_belong_there_are_left_out(store, strange):
+    store("depth_cpu", [strange, *depths()])
+    stored = at_scale("depth")
+    assert len(stored.rows) == 9
+    assert stored.left_out == 1
+    assert " Left out of its table: 1 row that " in stored._repr_markdown_()
+    assert stored.claims[0].verdict == "reproduced"
+
+
+def test_a_table_of_another_size_alone_is_not_this_one(store):
+    store("depth_full", [one | {"size": "cpu"} for one in depths()])
+    assert not at_scale("depth", size="full")
+    assert "**Not run yet** (the paper's size). Left out" in at_scale("depth", size="full")._repr_markdown_()
+
+
+def test_what_is_not_run_yet_is_told(store):
+    store("depth_cpu", [*depths(seeds=(0, 1))[:4], row(depth=64)])
+    told = at_scale("depth").measured_on()
+    assert "4 of 18 planned runs, and 1 that were not planned; not run yet: depth 22, seed 2, rate 0.03." in told
+    assert "the smallest training loss of those tried so far;" in told
+    both = [one for rate in (0.1, 0.03) for one in depths(learning_rate=rate)]
+    store("depth_cpu", both[:-1])
+    assert "17 of 18 planned runs; not run yet: 1 of them." in at_scale("depth").measured_on()
+    store("depth_cpu", both)
+    assert " 18 of 18 planned runs. " in at_scale("depth").measured_on()
+    assert "tried so far" not in at_scale("depth").measured_on()
+
+
+def test_runs_that_two_tables_share_are_told(store):
+    store("depth_cpu", depths())
+    store("width_cpu", depths()[:2])
+    once = "2 of these runs are also in the depth table (same key); all were run once for both, so that 1 hours are in"
+    assert once in at_scale("width").measured_on()
+    again = [one | {"provenance": PROVENANCE | {"date": "2026-02-02T00:00:00+00:00"}} for one in depths()[:2]]
+    store("width_cpu", again)
+    assert "2 of these runs are also in the width table (same key); they were" in at_scale("depth").measured_on()
+
+
+@pytest.mark.parametrize(("sweep", "size"), PLANS, ids="-".join)
+def test_plans_are_those_of_the_sweep_files(sweep, size):
+    runs = read_sweep(ROOT / "book" / "sweeps" / f"{sweep}.toml", size=size).configurations
+    settings = {setting({"configuration": run.as_dict()}, FIGURES[sweep].axis) for run in runs}
+    assert PLANS[sweep, size].settings == settings
+    assert len(settings) == len(runs)
+    assert list(PLANS[sweep, size].values) == sorted(PLANS[sweep, size].values)
+
+
+def blank(run):
+    """Data of the size that a run asks for."""
+    shape = (1, 28, 28) if run.dataset == "fashion_mnist" else (3, 32 // run.pool, 32 // run.pool)
+    train, test = (torch.empty(size, *shape, device="meta") for size in (run.train_size, run.test_size))
+    targets = (torch.zeros(len(inputs), dtype=torch.long) for inputs in (train, test))
+    return Dataset("blank", train, next(targets), test, next(targets), 10, "")
+
+
+@pytest.mark.parametrize("sweep", FIGURES)
+def test_plans_say_what_the_reduced_sets_cost(sweep):
+    runs = read_sweep(ROOT / "book" / "sweeps" / f"{sweep}.toml", size="cpu").configurations
+    networks = Counter(replace(run, seed=0, learning_rate=0.1) for run in runs)
+    work = sum(number * cost(run, blank(run)) for run, number in networks.items())
+    assert float(f"{work / 1e15:.1g}") == PLANS[sweep, "cpu"].work
 
 
 def test_batch_norm_and_skip_connections_have_three_claims(store):
     shallow = {"plain": 1.5, "batch norm": 1.0, "skip": 1.2, "both": 0.5}
     deep = {"plain": 2.3, "batch norm": 1.5, "skip": 2.3, "both": 0.5}
-    at = {10: shallow, 40: deep}
+    at = {16: shallow, 40: deep}
     rows = [one for seed in range(3) for depth, losses in at.items() for one in four(depth, seed, losses)]
     store("bn_skip_small", rows)
     stored = at_scale("bn_skip")
@@ -188,9 +291,9 @@ def test_fully_connected_networks_are_told_apart_by_activation_and_weights(store
 def test_pictures_say_what_they_show(store):
     store("depth_cpu", depths())
     stored = at_scale("depth")
-    assert "-0.19 ± 0.01 at 52" in stored.curves("min_cosine").alt
-    assert "depth 52: 9 pairs, minimum -0.20" in stored.density().alt
-    assert "depth 196: 2.01 ± 0.01 at 0" in stored.learning().alt
+    assert "-0.19 ± 0.01 at 10" in stored.curves("min_cosine").alt
+    assert "depth 10: 9 pairs, minimum -0.20" in stored.density().alt
+    assert "depth 22: 2.01 ± 0.01 at 0" in stored.learning().alt
 
 
 def test_the_ledger_judges_each_size_that_was_run_and_the_papers(store):
@@ -198,6 +301,7 @@ def test_the_ledger_judges_each_size_that_was_run_and_the_papers(store):
     store("depth_cpu", depths())
     verdicts = {claim.id: claim.verdict for claim in page.scaled()}
     assert verdicts.pop("depth_cpu") == "reproduced"
+    assert {"depth_full", "bn_skip_full", "bn_skip_cpu"} <= set(verdicts)
     assert set(verdicts.values()) == {"not run yet"}
     (line,) = [line for line in page.page()[0].splitlines() if "1,000 images" in line]
     assert "../chapters/03_depth.ipynb#at-the-papers-scale" in line
@@ -206,7 +310,7 @@ def test_the_ledger_judges_each_size_that_was_run_and_the_papers(store):
 
 def some(store):
     store("depth_cpu", depths())
-    store("width_cpu", [row(width=w, seed=s, numbers=(2 - w / 4, -0.5, 0.1 + s / 9)) for w in (1, 4) for s in (0, 1)])
+    store("width_cpu", [row(width=w, seed=s, numbers=(2 - w / 4, -0.5, 0.1 + s / 9)) for w in (1, 3) for s in (0, 1)])
     store("bn_skip_cpu", four(10, 0, {"plain": 1.0, "both": 2.0}))
 
 

@@ -30,21 +30,18 @@ class Comparison:
     direction: str
     tolerance: float
 
-    def check(self, runs: pd.DataFrame, axis: str) -> Check | None:
+    def check(self, runs: pd.DataFrame, axis: str, values: Sequence[int]) -> Check | None:
         """Compare what was run.
 
         Args:
             runs: a row a run, with the columns `variant`, `axis`, `seed` and `metric`, nan where it diverged.
             axis: what is varied.
+            values: that it was to take, from the smallest to the largest.
 
         Returns:
-            The check over the seeds that both settings have; None if there are fewer than two, or one end of the axis.
+            The check over the seeds that both settings have; None if there are fewer than two.
         """
-        values = [set(runs.loc[runs.variant == variant, axis]) for variant, _ in (self.before, self.after)]
-        common = sorted(set.intersection(*values))
-        if len(common) < 1 + (self.before[1] != self.after[1]):
-            return None
-        ends = [common[end] for _, end in (self.before, self.after)]
+        ends = [values[end] for _, end in (self.before, self.after)]
         columns = [
             runs[(runs.variant == variant) & (runs[axis] == end)].set_index("seed")[self.metric]
             for (variant, _), end in zip((self.before, self.after), ends, strict=True)

@@ -11,6 +11,8 @@ from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
+from gradconf.results.plans import PLANS, Plan, setting
+from gradconf.results.selection import belonging, shared
 from gradconf.results.verdicts import Claim
 from gradconf.results.words import (
     DATA,
@@ -24,6 +26,7 @@ from gradconf.results.words import (
     described,
     measured_on,
     network,
+    outcome,
     variant,
 )
 
@@ -35,12 +38,14 @@ class Scale:
     Attributes:
         sweep: name of its file in `book/sweeps`.
         size: of the networks and the data, `full`, `small` or `cpu`.
-        rows: of the stored table, one a run.
+        rows: of the stored table, one a run, that can be compared.
+        left_out: how many other rows the table has.
     """
 
     sweep: str
     size: str
     rows: tuple[Row, ...] = field(repr=False)
+    left_out: int = 0
 
     def __bool__(self) -> bool:
         """Whether anything was run."""
@@ -51,6 +56,19 @@ class Scale:
         """What the paper shows of it."""
         return FIGURES[self.sweep]
 
+    @property
+    def plan(self) -> Plan:
+        """What was to be run of it."""
+        return PLANS[self.sweep, self.size]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its runs support a verdict on each claim, or, without claims, each planned network finished."""
+        if self.figure.claims:
+            return all(claim.checks for claim in self.claims)
+        finished = {setting(row, self.figure.axis)[:2] for row in self.rows if row["status"] == "finished"}
+        return finished >= {one[:2] for one in self.plan.settings}
+
     @cached_property
     def best(self) -> list[Row]:
         """The rows at the rate that was best for their network, of seeds with which all rates were run."""
@@ -58,27 +76,39 @@ class Scale:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """A row a run at the rate that was best for its network, with its `variant`; diverged ones have no numbers."""
+        """A row a run at the rate that was best for its network, with its `variant`.
+
+        Of a network without such a rate there is a row a seed, without numbers: of a run that failed, else diverged.
+        """
         if not self.rows:
             return pd.DataFrame()
-        best, rows = self.best, complete(self.rows)
-        lost = {network(row) for row in rows} - {network(row) for row in best}
-        seeds = {(network(row), row["configuration"]["seed"]): row for row in rows if network(row) in lost}
-        table = sweeps.frame([*best, *seeds.values()])
+        shown = [*self.best, *self._lost()]
+        table = sweeps.frame(shown)
         for name in NAMES:
             table[name] = table[name].astype(float) if name in table else float("nan")
-        return table.assign(variant=[variant(row) for row in (*best, *seeds.values())])
+        return table.assign(variant=[variant(row) for row in shown])
+
+    def _lost(self) -> list[Row]:
+        rows, found = complete(self.rows), {network(row) for row in self.best}
+        lost = [row for row in rows if network(row) not in found and row["status"] != "finished"]
+        lost.sort(key=lambda row: row["status"] == "failed")  # which says less than a run that diverged, so it counts
+        return list({(network(row), row["configuration"]["seed"]): row for row in lost}.values())
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What the paper says of it, with the verdict on what was run; not run yet where too little was."""
+        """What the paper says of it, with the verdict on what was run.
+
+        It is *not run yet* while an end of what was to be varied lacks two seeds. A failed run counts as not run.
+        """
         claims = []
+        runs = self.runs[self.runs.status != "failed"] if self.rows else self.runs
         for claim, comparisons in self.figure.claims.items():
-            found = [comparison.check(self.runs, self.figure.axis) for comparison in comparisons if self.rows]
+            axis, values = self.figure.axis, self.plan.values
+            found = [comparison.check(runs, axis, values) for comparison in comparisons if self.rows]
             checks = tuple(check for check in found if check is not None)
             told = f"{claim}: {briefly(self.rows[0], self.size) if self.rows else SIZES[self.size]}"
             facts = self._provenance() if checks and len(checks) == len(comparisons) else {}
-            told += f", {min(len(check.after) for check in checks)} seeds" if facts else ""
+            told += f", {self.plan.progress(self.rows, axis)}" if self.rows else ""
             seeds = tuple(sorted({row["configuration"]["seed"] for row in self.rows}))
             where = (self.figure.paper, self.figure.chapter, "at-the-papers-scale")
             claims.append(Claim(f"{self.sweep}_{self.size}", told, *where, seeds, checks if facts else (), facts, ""))
@@ -87,10 +117,13 @@ class Scale:
     @property
     def command(self) -> str:
         """What runs it, where the repository lies, and beside it the data that are not fetched."""
-        data = " --data ../CIFAR-10-images" if self.size == "cpu" and self.figure.paper else ""
+        return self._command(self.size)
+
+    def _command(self, size: str) -> str:
+        data = " --data ../CIFAR-10-images" if size == "cpu" and self.figure.paper else ""
         return (
-            f"python -m gradconf sweep book/sweeps/{self.sweep}.toml --size {self.size} "
-            f"--out gradconf/results/{self.sweep}_{self.size}.jsonl{data}"
+            f"python -m gradconf sweep book/sweeps/{self.sweep}.toml --size {size} "
+            f"--out gradconf/results/{self.sweep}_{size}.jsonl{data}"
         )
 
     def curves(self, y: str = "min_cosine") -> Picture | None:
@@ -135,29 +168,64 @@ class Scale:
 
     def _repr_markdown_(self) -> str:
         if not self.rows:
-            return f"**Not run yet** ({SIZES[self.size]}): `{self.command}`"
+            return self._how()
         lines = [f"| {self.figure.axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
         for (_, _), runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
             first = runs.iloc[0]
             name = f"{first[self.figure.axis]}{f', {first.variant}' if first.variant else ''}"
-            trained = runs.train_loss.notna().any()
             numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std", "disjoint_q01")]
-            rate = f"{first.learning_rate:g}" if trained else "diverged at every rate"
+            rate = f"{first.learning_rate:g}" if first.status == "finished" else self._ended(first)
             lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
         return "\n".join([*lines, "", *self._verdicts(), self.measured_on()])
+
+    def _how(self) -> str:
+        sizes = dict.fromkeys(("cpu", self.size))  # the cheapest first
+        told = [f"- {SIZES[size]} ({PLANS[self.sweep, size].cost}): `{self._command(size)}`" for size in sizes]
+        head = f"**Not run yet** ({SIZES[self.size]}).{self._others()} What can be run, the cheapest first:"
+        return "\n".join([head, "", *told])
+
+    def _ended(self, first: pd.Series) -> str:
+        axis = self.figure.axis
+        kind = (first.variant, first[axis])
+        return outcome([row for row in complete(self.rows) if setting(row, axis)[:2] == kind])
+
+    def _others(self) -> str:
+        if not self.left_out:
+            return ""
+        many = f"{self.left_out} rows that are" if self.left_out > 1 else "1 row that is"
+        return (
+            f" Left out of its table: {many} of another sweep or size, repeated, or not like most in all but "
+            f"{self.figure.axis}, variant, seed and rate."
+        )
 
     def _verdicts(self) -> list[str]:
         lines = []
         for claim, told in zip(self.claims, self.figure.claims, strict=True):
             found = "; ".join(f"{tables.MARKS[check.verdict]} {check}" for check in claim.checks)
-            verdict = f"{tables.MARKS[claim.verdict]} **{claim.verdict}**"
+            verdict = tables.judged(claim)
             lines += [f"*{told}* ({claim.paper}): {verdict}{f' ({found})' if found else ''}.", ""]
         return lines
 
     def measured_on(self) -> str:
         """Say in some sentences what was run, where, with what, and how it is run again."""
-        told = described(self.rows[0], self.size)
-        return f"{told[0].upper()}{told[1:]}; {NOTE} {measured_on(self.rows)} `{self.command}` runs what is missing."
+        told, axis = described(self.rows[0], self.size), self.figure.axis
+        others = {name: _stored(name, self.size)[0] for name in FIGURES if name != self.sweep}
+        facts = [
+            f"{told[0].upper()}{told[1:]}; {NOTE.format(tried='' if self._tried() else ' of those tried so far')}",
+            f"{self.plan.progress(self.rows, axis)}.{self._others()}",
+            measured_on(self.rows),
+            *shared(self.rows, others),
+            f"`{self.command}` runs what is missing.",
+        ]
+        return " ".join(facts)
+
+    def _tried(self) -> bool:
+        """Whether each network that is shown was run at all of its planned rates."""
+        tried: dict[tuple[str, int], set[float]] = {}
+        for row in self.rows:
+            told = setting(row, self.figure.axis)
+            tried.setdefault(told[:2], set()).add(told[3])
+        return all(rates >= set(self.plan.rates) for rates in tried.values())
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]
@@ -176,10 +244,12 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
 
     Args:
         sweep: `depth`, `width` or `bn_skip`, the paper's Figures 2 to 4, or our own `mlp_depth` or `mlp_width`.
-        size: `full`, `small` or `cpu`; the largest of which there are runs by default.
+        size: `full`, `small` or `cpu`; by default the largest whose runs support a verdict on each claim, and if none
+            do, the one with the most finished runs.
 
     Returns:
-        The runs, perhaps none.
+        The runs, perhaps none: the rows of the stored table that name this sweep and size and agree in all that it does
+        not vary; of several such groups the largest.
 
     Raises:
         ValueError: if there is no such sweep or size.
@@ -190,11 +260,18 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
         raise ValueError(f"there is no sweep '{sweep}': choose one of {', '.join(FIGURES)}.")
     if size is not None and size not in SIZES:
         raise ValueError(f"there is no size '{size}': choose one of {', '.join(SIZES)}.")
-    found = [
-        Scale(sweep, one, tuple(sweeps.read_table(tables.FOLDER / f"{sweep}_{one}.jsonl")))
-        for one in ([size] if size else SIZES)
-    ]
-    return next(filter(None, found), found[0])
+    found = [Scale(sweep, one, *_stored(sweep, one)) for one in ([size] if size else SIZES)]
+    some = [one for one in found if one] or found[:1]
+    finished = [sum(row["status"] == "finished" for row in one.rows) for one in some]
+    most = some[finished.index(max(finished))]
+    return next((one for one in some if one and one.comparable), most)
+
+
+def _stored(sweep: str, size: str) -> tuple[tuple[Row, ...], int]:
+    """Return the rows of a table that can be compared, and how many others it has."""
+    rows = sweeps.read_table(tables.FOLDER / f"{sweep}_{size}.jsonl")
+    kept = belonging(rows, sweep=sweep, size=size, axis=FIGURES[sweep].axis)
+    return tuple(kept), len(rows) - len(kept)
 
 
 def _spread(values: pd.Series) -> str:

@@ -48,7 +48,7 @@ class Ledger:
             other = self.again.get(claim.id)
             seeds = f" (other seeds: {other.verdict})" if other and other.verdict != claim.verdict else ""
             measured = "<br>".join(f"{MARKS[check.verdict]} {check}" for check in claim.checks)
-            lines.append(f"| {said} ({claim.paper}) | {measured} | {MARKS[claim.verdict]} **{claim.verdict}**{seeds} |")
+            lines.append(f"| {said} ({claim.paper}) | {measured} | {judged(claim)}{seeds} |")
         return lines
 
     def measured_on(self) -> str:
@@ -64,6 +64,11 @@ class Ledger:
         seeds = Counter(len(claim.seeds) for claim in ran)
         many = " or ".join(str(number) for number in sorted(seeds))
         return f"Means ± standard deviations over {many} seeds. Measured on {'; '.join(where)}."
+
+
+def judged(claim: Claim) -> str:
+    """Return the verdict on a claim and the number of its seeds, in Markdown."""
+    return f"{MARKS[claim.verdict]} **{claim.verdict}**{f', {claim.counted}' if claim.counted else ''}"
 
 
 def ledger(chapter: str | None = None) -> Ledger:

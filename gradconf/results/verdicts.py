@@ -114,6 +114,11 @@ class Claim:
     hash: str
 
     @property
+    def counted(self) -> str:
+        """With how many seeds every check was measured, in words; empty if it was not run yet."""
+        return f"{min(len(check.after) for check in self.checks)} seeds" if self.checks else ""
+
+    @property
     def verdict(self) -> str:
         """`reproduced` if all checks are, `partly` if some are, else `contradicted` if one is, else undecided."""
         verdicts = [check.verdict for check in self.checks]

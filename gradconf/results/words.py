@@ -19,9 +19,9 @@ NAMES = {
 }
 HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
 NOTE = (
-    "each network at the rate with the smallest training loss; means ± standard deviations over seeds. *Smallest "
-    "cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all pairs of "
-    "up to 32 disjoint ones."
+    "each network at the rate with the smallest training loss{tried}; means ± standard deviations over seeds. "
+    "*Smallest cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all "
+    "pairs of up to 32 disjoint ones."
 )
 
 
@@ -55,6 +55,31 @@ def complete(rows: Sequence[Row]) -> list[Row]:
         for name, seeds in tried.items()
     }
     return [row for row in rows if row["configuration"]["seed"] in whole[network(row)]]
+
+
+def outcome(rows: Sequence[Row]) -> str:
+    """Say how the runs of a network ended that has no rate at which all of its seeds finished.
+
+    Args:
+        rows: of the network, at all rates and seeds.
+
+    Returns:
+        Whether they diverged or failed, and why they failed.
+    """
+    statuses = Counter(row["status"] for row in rows)
+    if set(statuses) == {"diverged"}:
+        return "diverged at every rate tried"
+    reasons = dict.fromkeys(_reason(row) for row in rows if row["status"] == "failed")
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    if set(statuses) == {"failed"}:
+        return f"failed{why}"
+    counted = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    return f"at no rate with all seeds: {counted}{why}"
+
+
+def _reason(row: Row) -> str:
+    told = " ".join(str(row.get("reason") or "no reason given").split()).replace("|", "/")
+    return told if len(told) <= 80 else f"{told[:79]}…"
 
 
 def variant(row: Row) -> str:
@@ -120,7 +145,9 @@ def measured_on(rows: Sequence[Row]) -> str:
         for row in rows
         if (p := row["provenance"])
     )
-    counted = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    why = "; ".join(dict.fromkeys(_reason(row) for row in rows if row["status"] == "failed"))
+    told = {"failed": f" ({why})"}
+    counted = ", ".join(f"{number} {status}{told.get(status, '')}" for status, number in statuses.items())
     memory = max((row["peak_memory"] or 0 for row in rows), default=0) / 1e9
     data = next((row["data"] for row in rows if row.get("data")), "unknown")
-    return f"Runs: {counted}; {hours:.2g} hours in all, at most {memory:.1f} GB, on {'; '.join(where)}. Data: {data}."
+    return f"Runs: {counted}; {hours:.2g} hours, at most {memory:.1f} GB, on {'; '.join(where)}. Data: {data}."
