@@ -264,6 +264,12 @@ def test_plans_say_what_the_reduced_sets_cost(sweep):
     assert float(f"{work / 1e15:.1g}") == PLANS[sweep, "cpu"].work
 
 
+@pytest.mark.parametrize("sweep", [name for name, figure in FIGURES.items() if figure.paper])
+def test_the_page_says_what_the_plans_say(sweep):
+    told = [f"{len(plan.settings):,} runs, {plan.work:,g}" for size in words.SIZES for plan in [PLANS[sweep, size]]]
+    assert f"| `{sweep}.toml` | {' | '.join(told)} |" in (ROOT / "book" / "scale.md").read_text()
+
+
 def test_batch_norm_and_skip_connections_have_three_claims(store):
     shallow = {"plain": 1.5, "batch norm": 1.0, "skip": 1.2, "both": 0.5}
     deep = {"plain": 2.3, "batch norm": 1.5, "skip": 2.3, "both": 0.5}
