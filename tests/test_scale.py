@@ -219,7 +219,7 @@ def test_a_table_of_another_size_alone_is_not_this_one(store):
 def test_what_is_not_run_yet_is_told(store):
     store("depth_cpu", [*depths(seeds=(0, 1))[:4], row(depth=64)])
     told = at_scale("depth").measured_on()
-    assert "4 of 18 planned runs, and 1 that were not planned; not run yet: depth 22, seed 2, rate 0.03." in told
+    assert "4 of 18 planned runs, beside 1 not planned; not run yet: depth 22, seed 2, rate 0.03." in told
     assert "the smallest training loss of those tried so far;" in told
     both = [one for rate in (0.1, 0.03) for one in depths(learning_rate=rate)]
     store("depth_cpu", both[:-1])

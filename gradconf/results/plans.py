@@ -37,6 +37,19 @@ class Plan:
         """How many runs there are, and their work, in words."""
         return f"{len(self.settings):,} runs, {self.work:,g} × 10¹⁵ floating point operations"
 
+    def tried(self, rows: Sequence[Row], axis: str) -> bool:
+        """Return whether each network of which there are rows was run at all planned rates.
+
+        Args:
+            rows: of its table.
+            axis: what is varied.
+        """
+        found: dict[tuple[str, int], set[float]] = {}
+        for row in rows:
+            told = setting(row, axis)
+            found.setdefault(told[:2], set()).add(told[3])
+        return all(rates >= set(self.rates) for rates in found.values())
+
     def progress(self, rows: Sequence[Row], axis: str) -> str:
         """Say how much of it was run, and what was not.
 
@@ -58,7 +71,7 @@ class Plan:
         rest = sum(all(one[place] != value for place, value in absent) for one in lacking)
         told = [heads[place].format(value) for place, value in absent]
         told += [f"{rest} {'others' if told else 'of them'}"] if rest else []
-        more = f", and {len(found - planned)} that were not planned" if found - planned else ""
+        more = f", beside {len(found - planned)} not planned" if found - planned else ""
         text = f"{len(planned & found)} of {len(planned)} planned runs{more}"
         return f"{text}; not run yet: {', '.join(told)}" if told else text
 

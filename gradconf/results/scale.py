@@ -12,7 +12,7 @@ from gradconf.plots import Picture, cosine_density, curves
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES, Figure
 from gradconf.results.plans import PLANS, Plan, setting
-from gradconf.results.selection import belonging, shared
+from gradconf.results.selection import lost, shared, stored
 from gradconf.results.verdicts import Claim
 from gradconf.results.words import (
     DATA,
@@ -25,7 +25,6 @@ from gradconf.results.words import (
     complete,
     described,
     measured_on,
-    network,
     outcome,
     variant,
 )
@@ -82,17 +81,11 @@ class Scale:
         """
         if not self.rows:
             return pd.DataFrame()
-        shown = [*self.best, *self._lost()]
+        shown = [*self.best, *lost(self.rows, self.best)]
         table = sweeps.frame(shown)
         for name in NAMES:
             table[name] = table[name].astype(float) if name in table else float("nan")
         return table.assign(variant=[variant(row) for row in shown])
-
-    def _lost(self) -> list[Row]:
-        rows, found = complete(self.rows), {network(row) for row in self.best}
-        lost = [row for row in rows if network(row) not in found and row["status"] != "finished"]
-        lost.sort(key=lambda row: row["status"] == "failed")  # which says less than a run that diverged, so it counts
-        return list({(network(row), row["configuration"]["seed"]): row for row in lost}.values())
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -209,23 +202,16 @@ class Scale:
     def measured_on(self) -> str:
         """Say in some sentences what was run, where, with what, and how it is run again."""
         told, axis = described(self.rows[0], self.size), self.figure.axis
-        others = {name: _stored(name, self.size)[0] for name in FIGURES if name != self.sweep}
+        others = {name: stored(name, self.size)[0] for name in FIGURES if name != self.sweep}
+        tried = "" if self.plan.tried(self.rows, axis) else " of those tried so far"
         facts = [
-            f"{told[0].upper()}{told[1:]}; {NOTE.format(tried='' if self._tried() else ' of those tried so far')}",
+            f"{told[0].upper()}{told[1:]}; {NOTE.format(tried=tried)}",
             f"{self.plan.progress(self.rows, axis)}.{self._others()}",
             measured_on(self.rows),
             *shared(self.rows, others),
             f"`{self.command}` runs what is missing.",
         ]
         return " ".join(facts)
-
-    def _tried(self) -> bool:
-        """Whether each network that is shown was run at all of its planned rates."""
-        tried: dict[tuple[str, int], set[float]] = {}
-        for row in self.rows:
-            told = setting(row, self.figure.axis)
-            tried.setdefault(told[:2], set()).add(told[3])
-        return all(rates >= set(self.plan.rates) for rates in tried.values())
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]
@@ -260,18 +246,11 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
         raise ValueError(f"there is no sweep '{sweep}': choose one of {', '.join(FIGURES)}.")
     if size is not None and size not in SIZES:
         raise ValueError(f"there is no size '{size}': choose one of {', '.join(SIZES)}.")
-    found = [Scale(sweep, one, *_stored(sweep, one)) for one in ([size] if size else SIZES)]
+    found = [Scale(sweep, one, *stored(sweep, one)) for one in ([size] if size else SIZES)]
     some = [one for one in found if one] or found[:1]
     finished = [sum(row["status"] == "finished" for row in one.rows) for one in some]
     most = some[finished.index(max(finished))]
     return next((one for one in some if one and one.comparable), most)
-
-
-def _stored(sweep: str, size: str) -> tuple[tuple[Row, ...], int]:
-    """Return the rows of a table that can be compared, and how many others it has."""
-    rows = sweeps.read_table(tables.FOLDER / f"{sweep}_{size}.jsonl")
-    kept = belonging(rows, sweep=sweep, size=size, axis=FIGURES[sweep].axis)
-    return tuple(kept), len(rows) - len(kept)
 
 
 def _spread(values: pd.Series) -> str:

@@ -2,9 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 
-from gradconf.results.words import Row
+from gradconf import sweeps
+from gradconf.results import tables
+from gradconf.results.figures import FIGURES
+from gradconf.results.words import Row, complete, network
 
 VARIED = {"wrn": {"batch_norm", "skip"}, "mlp": {"activation", "init"}}  # beside the axis, the rate and the seed
+
+
+def stored(sweep: str, size: str) -> tuple[tuple[Row, ...], int]:
+    """Read a table.
+
+    Args:
+        sweep: of the stored tables.
+        size: as well.
+
+    Returns:
+        The rows that can be compared, and how many others it has.
+    """
+    rows = sweeps.read_table(tables.FOLDER / f"{sweep}_{size}.jsonl")
+    kept = belonging(rows, sweep=sweep, size=size, axis=FIGURES[sweep].axis)
+    return tuple(kept), len(rows) - len(kept)
 
 
 def belonging(rows: Sequence[Row], *, sweep: str, size: str, axis: str) -> list[Row]:
@@ -28,6 +46,22 @@ def belonging(rows: Sequence[Row], *, sweep: str, size: str, axis: str) -> list[
         shared = {name: value for name, value in told.items() if name not in varied}
         groups.setdefault(str(sorted(shared.items())), {})[str(sorted(told.items()))] = row
     return list(max(groups.values(), key=len).values()) if groups else []
+
+
+def lost(rows: Sequence[Row], best: Sequence[Row]) -> list[Row]:
+    """Choose a run a seed for networks that have no rate at which all seeds finished.
+
+    Args:
+        rows: of a table.
+        best: those at the rates that were chosen.
+
+    Returns:
+        Rows of runs that failed, as that leaves open how they would have ended, else that diverged.
+    """
+    found = {network(row) for row in best}
+    ended = [row for row in complete(rows) if network(row) not in found and row["status"] != "finished"]
+    ended.sort(key=lambda row: row["status"] == "failed")  # the last of a seed is kept
+    return list({(network(row), row["configuration"]["seed"]): row for row in ended}.values())
 
 
 def shared(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> list[str]:
