@@ -68,9 +68,11 @@ class Plan:
             for place in range(len(heads))
             for value in sorted({one[place] for one in planned} - {one[place] for one in found & planned})
         ]
-        rest = sum(all(one[place] != value for place, value in absent) for one in lacking)
+        rest = [one for one in lacking if all(one[place] != value for place, value in absent)]
+        alike = [heads[place].format(*seen) for place in range(1, 4) if len(seen := {one[place] for one in rest}) == 1]
+        which = f" ({', '.join(alike)})" if alike else ""
         told = [heads[place].format(value) for place, value in absent]
-        told += [f"{rest} {'others' if told else 'of them'}"] if rest else []
+        told += [f"{len(rest)} {'others' if told else 'of them'}{which}"] if rest else []
         more = f", beside {len(found - planned)} not planned" if found - planned else ""
         text = f"{len(planned & found)} of {len(planned)} planned runs{more}"
         return f"{text}; not run yet: {', '.join(told)}" if told else text
