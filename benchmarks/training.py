@@ -16,6 +16,7 @@ from benchmarks import timing
 from benchmarks.run import provenance, store
 from gradconf.datasets import Dataset
 from gradconf.ensembles import _Ensemble, _Member
+from gradconf.isolation import float32_products
 from gradconf.models import cnn, mlp, wrn
 
 RESULTS = Path(__file__).parent / "results" / "training"
@@ -138,15 +139,8 @@ def steps(case: Case, way: str, device: torch.device) -> Step:
 @contextmanager
 def switched(way: str) -> Iterator[None]:
     """Allow TF32 where the way says so, and nowhere else."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
-    try:
-        for switch in switches:
-            switch.allow_tf32 = "TF32" in way
+    with float32_products("tf32" if "TF32" in way else "ieee"):
         yield
-    finally:
-        for switch, allowed in zip(switches, before, strict=True):
-            switch.allow_tf32 = allowed
 
 
 def count(step: Step) -> int:

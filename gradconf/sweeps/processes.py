@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 import torch
 from tqdm import tqdm
+
+FLUSH = 1.0  # seconds for the executor to forget cancelled runs, of which it else complains when processes end
 
 
 @contextmanager
@@ -39,6 +42,7 @@ def pool(workers: int, *, threads: int | None = None) -> Iterator[ProcessPoolExe
         yield executor
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
+        time.sleep(FLUSH)
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         raise
