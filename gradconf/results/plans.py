@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from gradconf.results.words import Row, variant
+from gradconf.results.words import variant
+from gradconf.sweeps.tables import Row
 
 Setting = tuple[str, int, int, float]  # variant, value of what is varied, seed, rate
 

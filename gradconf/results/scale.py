@@ -20,7 +20,6 @@ from gradconf.results.words import (
     NAMES,
     NOTE,
     SIZES,
-    Row,
     briefly,
     complete,
     described,
@@ -28,6 +27,8 @@ from gradconf.results.words import (
     outcome,
     variant,
 )
+from gradconf.sweeps.execution import FAILED, FINISHED
+from gradconf.sweeps.tables import Row
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Scale:
         """Whether its runs support a verdict on each claim, or, without claims, each planned network finished."""
         if self.figure.claims:
             return all(claim.checks for claim in self.claims)
-        finished = {setting(row, self.figure.axis)[:2] for row in self.rows if row["status"] == "finished"}
+        finished = {setting(row, self.figure.axis)[:2] for row in self.rows if row["status"] == FINISHED}
         return finished >= {one[:2] for one in self.plan.settings}
 
     @cached_property
@@ -87,14 +88,14 @@ class Scale:
             table[name] = table[name].astype(float) if name in table else float("nan")
         return table.assign(variant=[variant(row) for row in shown])
 
-    @property
+    @cached_property
     def claims(self) -> tuple[Claim, ...]:
         """What the paper says of it, with the verdict on what was run.
 
         It is *not run yet* while an end of what was to be varied lacks two seeds. A failed run counts as not run.
         """
         claims = []
-        runs = self.runs[self.runs.status != "failed"] if self.rows else self.runs
+        runs = self.runs[self.runs.status != FAILED] if self.rows else self.runs
         for claim, comparisons in self.figure.claims.items():
             axis, values = self.figure.axis, self.plan.values
             found = [comparison.check(runs, axis, values) for comparison in comparisons if self.rows]
@@ -163,11 +164,11 @@ class Scale:
         if not self.rows:
             return self._how()
         lines = [f"| {self.figure.axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
-        for (_, _), runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
+        for _, runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
             first = runs.iloc[0]
             name = f"{first[self.figure.axis]}{f', {first.variant}' if first.variant else ''}"
             numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std", "disjoint_q01")]
-            rate = f"{first.learning_rate:g}" if first.status == "finished" else self._ended(first)
+            rate = f"{first.learning_rate:g}" if first.status == FINISHED else self._ended(first)
             lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
         return "\n".join([*lines, "", *self._verdicts(), self.measured_on()])
 
@@ -248,7 +249,7 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
         raise ValueError(f"there is no size '{size}': choose one of {', '.join(SIZES)}.")
     found = [Scale(sweep, one, *stored(sweep, one)) for one in ([size] if size else SIZES)]
     some = [one for one in found if one] or found[:1]
-    finished = [sum(row["status"] == "finished" for row in one.rows) for one in some]
+    finished = [sum(row["status"] == FINISHED for row in one.rows) for one in some]
     most = some[finished.index(max(finished))]
     return next((one for one in some if one and one.comparable), most)
 

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from gradconf import sweeps
 from gradconf.results import tables
 from gradconf.results.figures import FIGURES
-from gradconf.results.words import Row, complete, network
+from gradconf.results.words import complete
+from gradconf.sweeps.execution import FAILED, FINISHED
+from gradconf.sweeps.reading import network
+from gradconf.sweeps.tables import Row
 
 VARIED = {"wrn": {"batch_norm", "skip"}, "mlp": {"activation", "init"}}  # beside the axis, the rate and the seed
 
@@ -59,8 +62,8 @@ def lost(rows: Sequence[Row], best: Sequence[Row]) -> list[Row]:
         Rows of runs that failed, as that leaves open how they would have ended, else that diverged.
     """
     found = {network(row) for row in best}
-    ended = [row for row in complete(rows) if network(row) not in found and row["status"] != "finished"]
-    ended.sort(key=lambda row: row["status"] == "failed")  # the last of a seed is kept
+    ended = [row for row in complete(rows) if network(row) not in found and row["status"] != FINISHED]
+    ended.sort(key=lambda row: row["status"] == FAILED)  # the last of a seed is kept
     return list({(network(row), row["configuration"]["seed"]): row for row in ended}.values())
 
 

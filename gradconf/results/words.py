@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-Row = dict[str, Any]
+from gradconf.sweeps.execution import DIVERGED, FAILED
+from gradconf.sweeps.reading import network
+from gradconf.sweeps.tables import Row
+
 SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set for one CPU core"}
 VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
 DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
@@ -23,18 +25,6 @@ NOTE = (
     "*Smallest cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all "
     "pairs of up to 32 disjoint ones."
 )
-
-
-def network(row: Row) -> str:
-    """Return what a run shares with those of other rates and seeds.
-
-    Args:
-        row: of a table of `gradconf.sweeps`.
-
-    Returns:
-        A name for comparisons, not for people.
-    """
-    return str({name: value for name, value in row["configuration"].items() if name not in ("learning_rate", "seed")})
 
 
 def complete(rows: Sequence[Row]) -> list[Row]:
@@ -67,11 +57,11 @@ def outcome(rows: Sequence[Row]) -> str:
         Whether they diverged or failed, and why they failed.
     """
     statuses = Counter(row["status"] for row in rows)
-    if set(statuses) == {"diverged"}:
+    if set(statuses) == {DIVERGED}:
         return "diverged at every rate tried"
-    reasons = dict.fromkeys(_reason(row) for row in rows if row["status"] == "failed")
+    reasons = dict.fromkeys(_reason(row) for row in rows if row["status"] == FAILED)
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    if set(statuses) == {"failed"}:
+    if set(statuses) == {FAILED}:
         return f"failed{why}"
     counted = ", ".join(f"{number} {status}" for status, number in statuses.items())
     return f"at no rate with all seeds: {counted}{why}"
@@ -145,8 +135,8 @@ def measured_on(rows: Sequence[Row]) -> str:
         for row in rows
         if (p := row["provenance"])
     )
-    why = "; ".join(dict.fromkeys(_reason(row) for row in rows if row["status"] == "failed"))
-    told = {"failed": f" ({why})"}
+    why = "; ".join(dict.fromkeys(_reason(row) for row in rows if row["status"] == FAILED))
+    told = {FAILED: f" ({why})"}
     counted = ", ".join(f"{number} {status}{told.get(status, '')}" for status, number in statuses.items())
     memory = max((row["peak_memory"] or 0 for row in rows), default=0) / 1e9
     data = next((row["data"] for row in rows if row.get("data")), "unknown")

@@ -14,10 +14,10 @@ from gradconf.isolation import float32_products
 from gradconf.sweeps.configurations import Configuration
 from gradconf.sweeps.machine import forget_peak, peak_memory, place, provenance
 from gradconf.sweeps.protocol import measure_batches
+from gradconf.sweeps.tables import Row
 from gradconf.training import Run, train
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
-Row = dict[str, Any]
 
 
 def execute(

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from gradconf.sweeps.execution import FINISHED, Row
+from gradconf.sweeps.execution import FINISHED
+from gradconf.sweeps.tables import Row
 
 RATE, SEED = "learning_rate", "seed"
 
@@ -60,19 +61,27 @@ def tuned(rows: Iterable[Row]) -> list[Row]:
     rows = list(rows)
     table = pd.DataFrame(
         {
-            "network": [_without_rate_and_seed(row) for row in rows],
+            "network": [network(row) for row in rows],
             RATE: [row["configuration"][RATE] for row in rows],
             "loss": [row["epochs"][-1]["train_loss"] if row["status"] == FINISHED else float("nan") for row in rows],
         }
     )
     chosen: set[tuple[str, float]] = set()
-    for network, runs in table.groupby("network"):
+    for name, runs in table.groupby("network"):
         whole = runs.groupby(RATE)["loss"].agg(["mean", "count", "size"])
         whole = whole[(whole["count"] == whole["size"]) & (whole["count"] == whole["size"].max())]
         if len(whole):
-            chosen.add((str(network), float(whole["mean"].idxmin())))
-    return [row for row in rows if (_without_rate_and_seed(row), row["configuration"][RATE]) in chosen]
+            chosen.add((str(name), float(whole["mean"].idxmin())))
+    return [row for row in rows if (network(row), row["configuration"][RATE]) in chosen]
 
 
-def _without_rate_and_seed(row: Row) -> str:
+def network(row: Row) -> str:
+    """Return what a run shares with those of other rates and seeds.
+
+    Args:
+        row: as `read_table` returns it.
+
+    Returns:
+        A name for comparisons, not for people.
+    """
     return str({name: value for name, value in row["configuration"].items() if name not in (RATE, SEED)})

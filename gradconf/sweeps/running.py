@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from gradconf.sweeps.configurations import Configuration
 from gradconf.sweeps.costs import cost
-from gradconf.sweeps.execution import FAILED, Row, check_precision, execute, failure
+from gradconf.sweeps.execution import FAILED, check_precision, execute, failure
 from gradconf.sweeps.grids import Sweep
 from gradconf.sweeps.machine import place
-from gradconf.sweeps.tables import Table
+from gradconf.sweeps.tables import Row, Table
 
 ATTEMPTS = 3  # at runs that an executor loses again and again
 
@@ -80,8 +80,9 @@ def check_place(sweep: Sweep, device: str | None = None) -> None:
     Raises:
         ValueError: if there is no such device, or it does not have a precision.
     """
+    where = place(device)
     for configuration in sweep.configurations:
-        check_precision(configuration, place(device))
+        check_precision(configuration, where)
 
 
 def estimate(sweep: Sweep, folder: str | None = None) -> dict[str, float]:
