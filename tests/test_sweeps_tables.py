@@ -141,8 +141,8 @@ def test_ctrl_c_stops_with_a_sentence_and_leaves_no_process(tmp_path):
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert "stopped; the same command goes on where it was." in told
-    assert "KeyboardInterrupt" not in told
+    assert told.strip().endswith("stopped; the same command goes on where it was.")
+    assert "Traceback" not in told
     assert all_ended(children)
     assert read_table(out)
 
