@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ import torch
 from benchmarks import memory, models, timing
 from benchmarks.contestants import CHUNKS, CONTESTANTS, LeftOut, disagreement, fair_surroundings, prepare
 from benchmarks.models import CASES, Case, Problem
+from gradconf.sweeps.machine import commit
 
 RESULTS = Path(__file__).parent / "results"
 OURS = ("yardstick", "gradconf", "gradconf_256")  # an error of these ends the run
@@ -138,7 +138,7 @@ def provenance(device: torch.device) -> dict:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "packages": {name: _version(name) for name in packages},
-        "commit": _commit(),
+        "commit": commit(".") or "unknown",
         "command": " ".join(["python -m benchmarks.run", *sys.argv[1:]]),
     }
 
@@ -177,14 +177,6 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!book/images")
-    return git("rev-parse", "HEAD") + (" with changes" if changed else "")
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,10 +5,7 @@ import hashlib
 import importlib
 import json
 import math
-import platform
-import subprocess
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ import torch
 import yaml
 from tqdm import tqdm
 
-import gradconf
 from gradconf.results import tables
+from gradconf.sweeps.machine import commit, provenance
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = ROOT / "book" / "claims.yml"
@@ -72,7 +69,10 @@ def measure(entries: list[dict[str, Any]], seeds: tuple[int, ...]) -> list[dict[
     """
     start = time.perf_counter()
     table = run(entries[0]["experiment"], seeds, entries[0]["options"])
-    facts = provenance() | {"seconds": round(time.perf_counter() - start, 1)}
+    facts = provenance(torch.device("cpu")) | {
+        "commit": commit("gradconf", "claims", "book/claims.yml"),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
     return [
         {name: entry[name] for name in ("id", *TEXT, *DEFINES)}
         | {"checks": [check | values(check, table, seeds) for check in entry["checks"]]}
@@ -100,25 +100,6 @@ def values(check: dict[str, Any], table: pd.DataFrame, seeds: tuple[int, ...]) -
     if "at" in check:
         return {"before": [], "after": column(check["at"])}
     return {"before": column(check["from"]), "after": column(check["to"])}
-
-
-def provenance() -> dict[str, Any]:
-    """Collect when, where and with what this was run."""
-    commit = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", "gradconf", "claims", "book/claims.yml", ":!gradconf/results/*.json")
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": f"CPU ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gradconf": gradconf.__version__,
-        "commit": f"{commit}, with changes" if changed else commit,
-    }
-
-
-def _git(*command: str) -> str:
-    return subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True).stdout.strip()
 
 
 def _is_wanted(entry: dict[str, Any], stored: dict[str, dict[str, Any]], asked: argparse.Namespace) -> bool:

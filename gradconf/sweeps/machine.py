@@ -13,7 +13,8 @@ import torch
 
 from gradconf._version import __version__
 
-PACKAGE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+STORED = ("gradconf/results/*.json*", "benchmarks/results", "book/images")
 STATUS = Path("/proc/self/status")
 
 
@@ -55,18 +56,25 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """Return the commit of this package, and whether its code was changed since."""
-    if not (PACKAGE.parent / ".git").exists():
+def commit(*code: str) -> str | None:
+    """Return the commit of this package, and whether code was changed since.
+
+    Args:
+        code: files and folders of the repository; the package's own by default. Stored results are no code.
+
+    Returns:
+        Such as `2afb4c8f0a11, with changes`, or None where the package is installed without its repository.
+    """
+    if not (ROOT / ".git").exists():
         return None
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", str(PACKAGE), f":!{PACKAGE / 'results'}")
+    changed = _git("status", "--porcelain", "--", *(code or ("gradconf",)), *(f":!{path}" for path in STORED))
     return f"{head}, with changes" if head and changed else head or None
 
 
 def _git(*command: str) -> str:
     try:
-        return subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, text=True).stdout.strip()
+        return subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True).stdout.strip()
     except OSError:  # there is no git
         return ""
 
