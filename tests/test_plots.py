@@ -211,6 +211,13 @@ def test_axes_are_logarithmic_where_asked():
         assert (axes.get_xscale() == "log", axes.get_yscale() == "log") == (log_x, log_y)
 
 
+def test_a_few_whole_numbers_are_marked_unless_they_would_touch():
+    for widths, marked in (([10, 16, 22], True), ([1, 2, 64], False)):
+        data = pd.DataFrame({"width": widths, "y": [0.0, 1.0, 2.0]})
+        ticks = plots.curves(data, x="width", y="y").figure.axes[0].get_xticks().tolist()
+        assert (ticks == widths) == marked
+
+
 @pytest.mark.parametrize("xs", [4, 20])
 def test_curves_are_told_apart_by_more_than_colour(xs):
     lines = plots.curves(table(1, xs), x="width", y="mean_cosine", hue="init").figure.axes[0].get_lines()

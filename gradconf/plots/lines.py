@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from gradconf.plots.picture import Picture, canvas, show, wrapped
 
 MANY, FEW = 8, 5  # the alternative text tells up to 8 values a curve, or 5 of more
+APART = 0.08  # of a linear axis: numbers that are nearer would run into each other
 
 
 def curves(
@@ -59,7 +60,7 @@ def curves(
 
 
 def _tidy(figure: Figure, axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
-    """Label a few whole numbers on a logarithmic axis as they are, and put a long legend below the curves."""
+    """Mark a few whole numbers on the horizontal axis as they are, and put a long legend below the curves."""
     if hue:
         said = {} if pd.api.types.is_numeric_dtype(table[hue]) else {"title": None}  # such values speak for themselves
         if table[hue].nunique() > 5:
@@ -68,7 +69,8 @@ def _tidy(figure: Figure, axes: Axes, table: pd.DataFrame, x: str, hue: str | No
         elif said:
             axes.legend(**said)
     values = sorted(table[x].unique())
-    if log_x and len(values) <= 8 and pd.api.types.is_integer_dtype(table[x]):
+    whole = len(values) <= 8 and pd.api.types.is_integer_dtype(table[x])
+    if whole and (log_x or (np.diff(values) >= APART * (values[-1] - values[0])).all()):
         axes.set_xticks(values, [f"{value:,}" for value in values])
         axes.set_xticks([], minor=True)
 

@@ -15,13 +15,15 @@ from gradconf.results.plans import PLANS, Plan, setting
 from gradconf.results.selection import lost, shared, stored
 from gradconf.results.verdicts import Claim
 from gradconf.results.words import (
-    DATA,
+    COLUMNS,
     HEADS,
+    IMAGES,
     NAMES,
-    NOTE,
+    RATE,
     SIZES,
     briefly,
     complete,
+    data,
     described,
     measured_on,
     outcome,
@@ -201,25 +203,31 @@ class Scale:
         return lines
 
     def measured_on(self) -> str:
-        """Say in some sentences what was run, where, with what, and how it is run again."""
+        """List what was run, where, with what, and how it is run again, in Markdown."""
         told, axis = described(self.rows[0], self.size), self.figure.axis
         others = {name: stored(name, self.size)[0] for name in FIGURES if name != self.sweep}
         tried = "" if self.plan.tried(self.rows, axis) else " of those tried so far"
         facts = [
-            f"{told[0].upper()}{told[1:]}; {NOTE.format(tried=tried)}",
+            f"{told[0].upper()}{told[1:]}; {RATE.format(tried=tried)}",
+            COLUMNS,
             f"{self.plan.progress(self.rows, axis)}.{self._others()}",
-            measured_on(self.rows),
             *shared(self.rows, others),
-            f"`{self.command}` runs what is missing.",
+            measured_on(self.rows),
+            data(self.rows),
+            f"`{self.command}` {'runs what is missing' if self._lacks_some() else 'ran them'}.",
         ]
-        return " ".join(facts)
+        return "\n".join(f"- {fact}" for fact in facts)
+
+    def _lacks_some(self) -> bool:
+        return not self.plan.settings <= {setting(row, self.figure.axis) for row in self.rows}
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]
         return max(told, key=lambda p: p["date"]) if told else {}
 
     def _title(self) -> str:
-        return f"{self.figure.title}, {DATA.get(self.rows[0]['configuration']['dataset'], '')}".rstrip(", ")
+        images = IMAGES.get(self.rows[0]["configuration"]["dataset"], "").replace("-compressed copy", "")
+        return f"{self.figure.title}, {images}".rstrip(", ")
 
     def _setting(self, row: Row) -> str:
         kind = variant(row)
@@ -258,5 +266,5 @@ def _spread(values: pd.Series) -> str:
     known = values.dropna()
     if known.empty:
         return "–"
-    text = f"{known.mean():.3g}" + (f" ± {known.std():.1g}" if len(known) > 1 else "")
+    text = f"{known.mean():.3g}" + (f" ±\N{NO-BREAK SPACE}{known.std():.1g}" if len(known) > 1 else "")
     return text.replace("-", "−")

@@ -9,7 +9,7 @@ from gradconf.sweeps.tables import Row
 
 SIZES = {"full": "the paper's size", "small": "smaller than the paper's", "cpu": "a reduced set for one CPU core"}
 VARIANTS = {(False, False): "plain", (True, False): "batch norm", (False, True): "skip", (True, True): "both"}
-DATA = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+IMAGES = {"cifar10_jpeg": "CIFAR-10 (JPEG-compressed copy)", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
 NAMES = {
     "train_loss": "training loss",
     "test_accuracy": "test accuracy",
@@ -20,8 +20,8 @@ NAMES = {
     "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
 }
 HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
-NOTE = (
-    "each network at the rate with the smallest training loss{tried}; means ± standard deviations over seeds. "
+RATE = "each network at the rate with the smallest training loss{tried}; means ± standard deviations over seeds."
+COLUMNS = (
     "*Smallest cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all "
     "pairs of up to 32 disjoint ones."
 )
@@ -100,7 +100,7 @@ def briefly(row: Row, size: str) -> str:
     told = row["configuration"]
     images = f"{told['train_size']:,} images" if told["train_size"] else "all images"
     pixels = f", averaged over {told['pool']} × {told['pool']} pixels" if told["pool"] > 1 else ""
-    return f"{SIZES[size]}, {images} of {DATA.get(told['dataset'], told['dataset'])}{pixels}"
+    return f"{SIZES[size]}, {images} of {IMAGES.get(told['dataset'], told['dataset'])}{pixels}"
 
 
 def described(row: Row, size: str) -> str:
@@ -125,7 +125,7 @@ def measured_on(rows: Sequence[Row]) -> str:
         rows: of a table.
 
     Returns:
-        Some sentences.
+        A sentence.
     """
     statuses = Counter(row["status"] for row in rows)
     hours = sum(row["seconds"] or 0 for row in rows) / 3600
@@ -139,5 +139,16 @@ def measured_on(rows: Sequence[Row]) -> str:
     told = {FAILED: f" ({why})"}
     counted = ", ".join(f"{number} {status}{told.get(status, '')}" for status, number in statuses.items())
     memory = max((row["peak_memory"] or 0 for row in rows), default=0) / 1e9
-    data = next((row["data"] for row in rows if row.get("data")), "unknown")
-    return f"Runs: {counted}; {hours:.2g} hours, at most {memory:.1f} GB, on {'; '.join(where)}. Data: {data}."
+    return f"Runs: {counted}; {hours:.2g} hours, at most {memory:.1f} GB, on {'; '.join(where)}."
+
+
+def data(rows: Sequence[Row]) -> str:
+    """Say where the data come from.
+
+    Args:
+        rows: of a table.
+
+    Returns:
+        A sentence.
+    """
+    return f"Data: {next((row['data'] for row in rows if row.get('data')), 'unknown')}."
