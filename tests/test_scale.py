@@ -86,7 +86,7 @@ def test_without_runs_it_says_how_to_run_them(store):
         assert shown.startswith("**Not run yet** (the paper's size). What can be run, the cheapest first:")
         assert shown.index("- a reduced set for one CPU core (") < shown.index("- the paper's size (")
         assert shown.count(" floating point operations): `python -m gradconf sweep") == 2
-        assert f"--out gradconf/results/{name}_full.jsonl" in stored.command
+        assert f"--out gradconf/results/{name}_full.jsonl" in stored.command()
         assert [claim.verdict for claim in stored.claims] == ["not run yet"] * len(figure.claims)
 
 
@@ -95,7 +95,7 @@ def test_the_command_is_one_that_is_understood(store):
     add_parser(parser.add_subparsers())
     for name in FIGURES:
         for size in words.SIZES:
-            parts = at_scale(name, size=size).command.split()
+            parts = at_scale(name, size=size).command().split()
             assert parts[:3] == ["python", "-m", "gradconf"]
             asked = parser.parse_args(parts[3:])
             assert read_sweep(ROOT / asked.file, size=asked.size).configurations
@@ -170,7 +170,7 @@ def test_what_diverged_at_every_rate_is_told_and_decides_nothing(store):
     store("depth_cpu", [*rows[:6], *lost, *depths(by_depth={22: WORSE[22]}, status="diverged", learning_rate=0.03)])
     stored = at_scale("depth")
     assert "| 22 | 3 | diverged at every rate tried | – |" in stored._repr_markdown_()
-    assert "Runs: 6 finished, 6 diverged;" in stored.measured_on()
+    assert "Runs: 6 finished, 6 diverged;" in stored._repr_markdown_()
     assert stored.claims[0].verdict == "not at this scale"
     assert all(math.isnan(value) for value in stored.claims[0].checks[0].after)
     assert "at 22" not in stored.curves().alt
@@ -181,7 +181,7 @@ def test_what_failed_is_told_with_its_reason_and_counts_as_not_run(store):
     store("depth_cpu", [*depths()[:6], *lost])
     stored = at_scale("depth")
     assert "| 22 | 3 | failed (out of memory / of 80 GB) | – |" in stored._repr_markdown_()
-    assert "Runs: 6 finished, 3 failed (out of memory / of 80 GB);" in stored.measured_on()
+    assert "Runs: 6 finished, 3 failed (out of memory / of 80 GB);" in stored._repr_markdown_()
     assert "diverged" not in stored._repr_markdown_()
     assert stored.claims[0].verdict == "not run yet"
     other = depths(by_depth={22: WORSE[22]}, status="diverged", learning_rate=0.03)
@@ -218,27 +218,27 @@ def test_a_table_of_another_size_alone_is_not_this_one(store):
 
 def test_what_is_not_run_yet_is_told(store):
     store("depth_cpu", [*depths(seeds=(0, 1))[:4], row(depth=64)])
-    told = at_scale("depth").measured_on()
+    told = at_scale("depth")._repr_markdown_()
     assert "4 of 18 planned runs, beside 1 not planned; not run yet: depth 22, seed 2, rate 0.03." in told
     assert "the smallest training loss of those tried so far;" in told
     both = [one for rate in (0.1, 0.03) for one in depths(learning_rate=rate)]
     store("depth_cpu", both[:-1])
     last = "17 of 18 planned runs; not run yet: 1 of them (depth 22, seed 2, rate 0.03)."
-    assert last in at_scale("depth").measured_on()
+    assert last in at_scale("depth")._repr_markdown_()
     store("depth_cpu", both)
-    assert "- 18 of 18 planned runs.\n" in at_scale("depth").measured_on()
-    assert "` runs what is missing." not in at_scale("depth").measured_on()
-    assert "tried so far" not in at_scale("depth").measured_on()
+    assert "- 18 of 18 planned runs.\n" in at_scale("depth")._repr_markdown_()
+    assert "` runs what is missing." not in at_scale("depth")._repr_markdown_()
+    assert "tried so far" not in at_scale("depth")._repr_markdown_()
 
 
 def test_runs_that_two_tables_share_are_told(store):
     store("depth_cpu", depths())
     store("width_cpu", depths()[:2])
     once = "2 of these runs are also in the depth table (same key); all were run once for both, so that 1 hours are in"
-    assert once in at_scale("width").measured_on()
+    assert once in at_scale("width")._repr_markdown_()
     again = [one | {"provenance": PROVENANCE | {"date": "2026-02-02T00:00:00+00:00"}} for one in depths()[:2]]
     store("width_cpu", again)
-    assert "2 of these runs are also in the width table (same key); they were" in at_scale("depth").measured_on()
+    assert "2 of these runs are also in the width table (same key); they were" in at_scale("depth")._repr_markdown_()
 
 
 @pytest.mark.parametrize(("sweep", "size"), PLANS, ids="-".join)

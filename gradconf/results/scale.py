@@ -9,26 +9,12 @@ import torch
 
 from gradconf import sweeps
 from gradconf.plots import Picture, cosine_density, curves
-from gradconf.results import tables
+from gradconf.results import report
 from gradconf.results.figures import FIGURES, Figure
 from gradconf.results.plans import PLANS, Plan, setting
-from gradconf.results.selection import lost, shared, stored
+from gradconf.results.selection import lost, stored
 from gradconf.results.verdicts import Claim
-from gradconf.results.words import (
-    COLUMNS,
-    HEADS,
-    IMAGES,
-    NAMES,
-    RATE,
-    SIZES,
-    briefly,
-    complete,
-    data,
-    described,
-    measured_on,
-    outcome,
-    variant,
-)
+from gradconf.results.words import IMAGES, NAMES, SIZES, briefly, complete, variant
 from gradconf.sweeps.execution import FAILED, FINISHED
 from gradconf.sweeps.tables import Row
 
@@ -110,12 +96,16 @@ class Scale:
             claims.append(Claim(f"{self.sweep}_{self.size}", told, *where, seeds, checks if facts else (), facts, ""))
         return tuple(claims)
 
-    @property
-    def command(self) -> str:
-        """What runs it, where the repository lies, and beside it the data that are not fetched."""
-        return self._command(self.size)
+    def command(self, size: str | None = None) -> str:
+        """Return what runs it, where the repository lies, and beside it the data that are not fetched.
 
-    def _command(self, size: str) -> str:
+        Args:
+            size: another size of the same sweep.
+
+        Returns:
+            A shell command.
+        """
+        size = size or self.size
         data = " --data ../CIFAR-10-images" if size == "cpu" and self.figure.paper else ""
         return (
             f"python -m gradconf sweep book/sweeps/{self.sweep}.toml --size {size} "
@@ -163,63 +153,7 @@ class Scale:
         return cosine_density(known, title=self._title()) if known else None
 
     def _repr_markdown_(self) -> str:
-        if not self.rows:
-            return self._how()
-        lines = [f"| {self.figure.axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
-        for _, runs in self.runs.groupby(["variant", self.figure.axis], sort=False):
-            first = runs.iloc[0]
-            name = f"{first[self.figure.axis]}{f', {first.variant}' if first.variant else ''}"
-            numbers = [_spread(runs[n]) for n in ("train_loss", "test_accuracy", "min_cosine", "std", "disjoint_q01")]
-            rate = f"{first.learning_rate:g}" if first.status == FINISHED else self._ended(first)
-            lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
-        return "\n".join([*lines, "", *self._verdicts(), self.measured_on()])
-
-    def _how(self) -> str:
-        sizes = dict.fromkeys(("cpu", self.size))  # the cheapest first
-        told = [f"- {SIZES[size]} ({PLANS[self.sweep, size].cost}): `{self._command(size)}`" for size in sizes]
-        head = f"**Not run yet** ({SIZES[self.size]}).{self._others()} What can be run, the cheapest first:"
-        return "\n".join([head, "", *told])
-
-    def _ended(self, first: pd.Series) -> str:
-        axis = self.figure.axis
-        kind = (first.variant, first[axis])
-        return outcome([row for row in complete(self.rows) if setting(row, axis)[:2] == kind])
-
-    def _others(self) -> str:
-        if not self.left_out:
-            return ""
-        many = f"{self.left_out} rows that are" if self.left_out > 1 else "1 row that is"
-        return (
-            f" Left out of its table: {many} of another sweep or size, repeated, or not like most in all but "
-            f"{self.figure.axis}, variant, seed and rate."
-        )
-
-    def _verdicts(self) -> list[str]:
-        lines = []
-        for claim, told in zip(self.claims, self.figure.claims, strict=True):
-            found = "; ".join(f"{tables.MARKS[check.verdict]} {check}" for check in claim.checks)
-            verdict = tables.judged(claim)
-            lines += [f"*{told}* ({claim.paper}): {verdict}{f' ({found})' if found else ''}.", ""]
-        return lines
-
-    def measured_on(self) -> str:
-        """List what was run, where, with what, and how it is run again, in Markdown."""
-        told, axis = described(self.rows[0], self.size), self.figure.axis
-        others = {name: stored(name, self.size)[0] for name in FIGURES if name != self.sweep}
-        tried = "" if self.plan.tried(self.rows, axis) else " of those tried so far"
-        facts = [
-            f"{told[0].upper()}{told[1:]}; {RATE.format(tried=tried)}",
-            COLUMNS,
-            f"{self.plan.progress(self.rows, axis)}.{self._others()}",
-            *shared(self.rows, others),
-            measured_on(self.rows),
-            data(self.rows),
-            f"`{self.command}` {'runs what is missing' if self._lacks_some() else 'ran them'}.",
-        ]
-        return "\n".join(f"- {fact}" for fact in facts)
-
-    def _lacks_some(self) -> bool:
-        return not self.plan.settings <= {setting(row, self.figure.axis) for row in self.rows}
+        return report.markdown(self)
 
     def _provenance(self) -> dict[str, Any]:
         told = [row["provenance"] for row in self.rows if row["provenance"]]
@@ -260,11 +194,3 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
     finished = [sum(row["status"] == FINISHED for row in one.rows) for one in some]
     most = some[finished.index(max(finished))]
     return next((one for one in some if one and one.comparable), most)
-
-
-def _spread(values: pd.Series) -> str:
-    known = values.dropna()
-    if known.empty:
-        return "–"
-    text = f"{known.mean():.3g}" + (f" ±\N{NO-BREAK SPACE}{known.std():.1g}" if len(known) > 1 else "")
-    return text.replace("-", "−")
