@@ -1,14 +1,16 @@
 """Curves against depth, width or time, with their spread over seeds."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gradconf.plots.picture import Picture, canvas, show, wrapped
 
 MANY, FEW = 8, 5  # the alternative text tells up to 8 values a curve, or 5 of more
+HEIGHT, LEGEND_ROW = 3.6, 0.24  # inches, of the figure without a legend, and of a row of that
 APART = 0.08  # of a linear axis: numbers that are nearer would run into each other
 
 
@@ -48,31 +50,40 @@ def curves(
     xlabel, ylabel = xlabel or x.replace("_", " "), ylabel or y.replace("_", " ")
     told_apart = {} if hue is None else {"hue": hue, "style": hue, "palette": "colorblind", "dashes": True}
     few = table[x].nunique() <= 15
-    with canvas() as (figure, (axes,)):
+    rows, columns = (0, 0) if hue is None else _legend_shape(table[hue])
+    with canvas(height=HEIGHT + rows * LEGEND_ROW) as (figure, (axes,)):
         markers = few and (True if hue else "o")
         extra = {"markers": markers} if hue else ({"marker": "o"} if few else {})
         sns.lineplot(table, x=x, y=y, errorbar="sd", ax=axes, **told_apart, **extra)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=wrapped(title))
         axes.set(**({"xscale": "log"} if log_x else {}), **({"yscale": "log"} if log_y else {}))
-        _tidy(figure, axes, table, x, hue, log_x)
+        _mark(axes, table[x], log_x)
+        if columns:
+            axes.legend().remove()  # inside it would lie on curves and bands
+            words = not pd.api.types.is_numeric_dtype(table[hue])  # which speak for themselves
+            figure.legend(loc="outside lower center", ncols=columns, title=None if words else str(hue), frameon=False)
     shown = f"{f'{title}, ' if title else ''}{ylabel} against {xlabel}"
     return show(figure, alt=f"{shown}. {_describe_curves(table, x, y, hue)}")
 
 
-def _tidy(figure: Figure, axes: Axes, table: pd.DataFrame, x: str, hue: str | None, log_x: bool) -> None:
-    """Mark a few whole numbers on the horizontal axis as they are, and put a long legend below the curves."""
-    if hue:
-        said = {} if pd.api.types.is_numeric_dtype(table[hue]) else {"title": None}  # such values speak for themselves
-        if table[hue].nunique() > 5:
-            axes.legend().remove()
-            figure.legend(loc="outside lower center", ncols=2, **said)
-        elif said:
-            axes.legend(**said)
-    values = sorted(table[x].unique())
-    whole = len(values) <= 8 and pd.api.types.is_integer_dtype(table[x])
-    if whole and (log_x or (np.diff(values) >= APART * (values[-1] - values[0])).all()):
-        axes.set_xticks(values, [f"{value:,}" for value in values])
+def _legend_shape(names: pd.Series) -> tuple[int, int]:
+    """Return rows and columns of a legend in which names of curves fit beside each other."""
+    longest, n = max(len(str(name)) for name in names.unique()), names.nunique()
+    rows = math.ceil(n / (1 if longest > 26 else 2 if longest > 13 else 3))
+    return rows, math.ceil(n / rows)
+
+
+def _mark(axes: Axes, values: pd.Series, log_x: bool) -> None:
+    """Mark a few whole numbers on the horizontal axis as they are, else so few that they do not touch."""
+    marks = sorted(values.unique())
+    whole = len(marks) <= 8 and pd.api.types.is_integer_dtype(values)
+    if whole and (log_x or (np.diff(marks) >= APART * (marks[-1] - marks[0])).all()):
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
         axes.set_xticks([], minor=True)
+    elif not log_x and pd.api.types.is_numeric_dtype(values):
+        axes.locator_params(axis="x", nbins=6)
+        if values.max() >= 1000:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _describe_curves(table: pd.DataFrame, x: str, y: str, hue: str | None) -> str:

@@ -57,8 +57,10 @@ class Picture:
 
 
 def wrapped(title: str) -> str:
-    """Return a title in lines that are no wider than a figure of the usual width."""
-    return textwrap.fill(title, TITLE)
+    """Return a title in lines that are no wider than a figure of the usual width, and about equally long."""
+    lines = textwrap.wrap(title, TITLE)
+    width = next(width for width in range(1, TITLE + 1) if len(textwrap.wrap(title, width)) <= len(lines))
+    return textwrap.fill(title, width)
 
 
 def show(figure: Figure, *, alt: str) -> Picture:
