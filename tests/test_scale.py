@@ -84,8 +84,8 @@ def test_without_runs_it_says_how_to_run_them(store):
         assert (stored.curves(), stored.learning(), stored.density()) == (None, None, None)
         shown = stored._repr_markdown_()
         assert shown.startswith("**Not run yet** (the paper's size). What can be run, the cheapest first:")
-        assert shown.index("- a reduced set for one CPU core (") < shown.index("- the paper's size (")
-        assert shown.count(" floating point operations): `python -m gradconf sweep") == 2
+        assert shown.index("\nA reduced set for one CPU core (") < shown.index("\nThe paper's size (")
+        assert shown.count(" floating point operations):\n\n```bash\npython -m gradconf sweep") == 2
         assert f"--out gradconf/results/{name}_full.jsonl" in stored.command()
         assert [claim.verdict for claim in stored.claims] == ["not run yet"] * len(figure.claims)
 
@@ -226,8 +226,8 @@ def test_what_is_not_run_yet_is_told(store):
     last = "17 of 18 planned runs; not run yet: 1 of them (depth 22, seed 2, rate 0.03)."
     assert last in at_scale("depth")._repr_markdown_()
     store("depth_cpu", both)
-    assert "- 18 of 18 planned runs.\n" in at_scale("depth")._repr_markdown_()
-    assert "` runs what is missing." not in at_scale("depth")._repr_markdown_()
+    assert " 18 of 18 planned runs.\n" in at_scale("depth")._repr_markdown_()
+    assert "runs what is missing" not in at_scale("depth")._repr_markdown_()
     assert "tried so far" not in at_scale("depth")._repr_markdown_()
 
 
@@ -282,7 +282,7 @@ def test_batch_norm_and_skip_connections_have_three_claims(store):
     assert [claim.verdict for claim in stored.claims] == ["reproduced", "partly", "reproduced"]
     assert stored.claims[0].checks[0].what == "training loss at depth 40, plain to batch norm"
     assert "both: 0.667" in stored.curves("test_accuracy").alt
-    assert "| 40, skip | 3 | 0.1 | 2.3 ±\N{NO-BREAK SPACE}0 |" in stored._repr_markdown_()
+    assert "| 40 | skip | 3 | 0.1 | 2.3 ±\N{NO-BREAK SPACE}0 |" in stored._repr_markdown_()
     store("bn_skip_small", [one for one in rows if not one["configuration"]["skip"]])
     assert [claim.verdict for claim in at_scale("bn_skip").claims] == ["reproduced", "not run yet", "not run yet"]
 
@@ -292,7 +292,7 @@ def test_fully_connected_networks_are_told_apart_by_activation_and_weights(store
     store("mlp_depth_cpu", [row(**mlp, init=i, depth=d) for i in ("glorot", "orthogonal") for d in (3, 9)])
     stored = at_scale("mlp_depth")
     assert stored.claims == ()
-    assert "| 9, tanh, orthogonal |" in stored._repr_markdown_()
+    assert "| 9 | tanh, orthogonal |" in stored._repr_markdown_()
     assert "tanh, glorot, depth 3: 3 pairs" in stored.density().alt
 
 

@@ -26,40 +26,47 @@ def markdown(scale: "Scale") -> str:
     Returns:
         Markdown.
     """
-    return "\n".join([*_table(scale), "", *_verdicts(scale), facts(scale)] if scale else _how(scale))
+    if not scale:
+        return "\n".join(_how(scale))
+    told, axis = described(scale.rows[0], scale.size), scale.figure.axis
+    head = f"{_capital(told)}. {scale.plan.progress(scale.rows, axis)}.{_left_out(scale)}"
+    folded = ["<details>", "<summary>How it was measured, and how to run it again</summary>", "", *facts(scale)]
+    return "\n".join([*_table(scale), "", *_verdicts(scale), head, "", *folded, "", "</details>"])
 
 
-def facts(scale: "Scale") -> str:
-    """List what was run, where, with what, and how it is run again.
+def facts(scale: "Scale") -> list[str]:
+    """List what the columns mean, where, when and with what was run, and how it is run again.
 
     Args:
         scale: some runs of a sweep.
 
     Returns:
-        A Markdown list.
+        Lines of Markdown.
     """
-    told, axis = described(scale.rows[0], scale.size), scale.figure.axis
+    axis = scale.figure.axis
     others = {name: stored(name, scale.size)[0] for name in FIGURES if name != scale.sweep}
     tried = "" if scale.plan.tried(scale.rows, axis) else " of those tried so far"
     lacking = scale.plan.settings - {setting(row, axis) for row in scale.rows}
     lines = [
-        f"{told[0].upper()}{told[1:]}; {RATE.format(tried=tried)}",
+        RATE.format(tried=tried),
         COLUMNS,
-        f"{scale.plan.progress(scale.rows, axis)}.{_left_out(scale)}",
         *shared(scale.rows, others),
         measured_on(scale.rows),
         data(scale.rows),
-        f"`{scale.command()}` {'runs what is missing' if lacking else 'ran them'}.",
+        "This runs what is missing:" if lacking else "This ran them:",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return [*(f"- {line}" for line in lines), "", "```bash", scale.command(), "```"]
 
 
 def _table(scale: "Scale") -> list[str]:
-    axis = scale.figure.axis
-    lines = [f"| {axis} | {' | '.join(HEADS)} |", f"| --- |{' ---: |' * len(HEADS)}"]
+    axis, kinds = scale.figure.axis, any(scale.runs.variant)
+    lines = [
+        f"| {axis} |{' network |' if kinds else ''} {' | '.join(HEADS)} |",
+        f"| --- |{' --- |' if kinds else ''}{' ---: |' * len(HEADS)}",
+    ]
     for _, runs in scale.runs.groupby(["variant", axis], sort=False):
         first = runs.iloc[0]
-        name = f"{first[axis]}{f', {first.variant}' if first.variant else ''}"
+        name = f"{first[axis]} | {first.variant}" if kinds else first[axis]
         numbers = [_spread(runs[number]) for number in NUMBERS]
         rate = f"{first.learning_rate:g}" if first.status == FINISHED else _ended(scale, first)
         lines.append(f"| {name} | {len(runs)} | {rate} | {' | '.join(numbers)} |")
@@ -77,9 +84,19 @@ def _verdicts(scale: "Scale") -> list[str]:
 
 def _how(scale: "Scale") -> list[str]:
     sizes = dict.fromkeys(("cpu", scale.size))  # the cheapest first
-    told = [f"- {SIZES[size]} ({PLANS[scale.sweep, size].cost}): `{scale.command(size)}`" for size in sizes]
-    head = f"**Not run yet** ({SIZES[scale.size]}).{_left_out(scale)} What can be run, the cheapest first:"
-    return [head, "", *told]
+    told = [
+        line
+        for size in sizes
+        for line in (
+            "",
+            f"{_capital(SIZES[size])} ({PLANS[scale.sweep, size].cost}):",
+            "",
+            "```bash",
+            scale.command(size),
+            "```",
+        )
+    ]
+    return [f"**Not run yet** ({SIZES[scale.size]}).{_left_out(scale)} What can be run, the cheapest first:", *told]
 
 
 def _ended(scale: "Scale", first: pd.Series) -> str:
@@ -97,6 +114,10 @@ def _left_out(scale: "Scale") -> str:
         f" Left out of its table: {many} of another sweep or size, repeated, or not like most in all but "
         f"{scale.figure.axis}, variant, seed and rate."
     )
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _spread(values: pd.Series) -> str:

@@ -44,7 +44,8 @@ class Ledger:
         lines = ["| the paper says | we measured | verdict |", "| --- | --- | --- |"]
         for claim in self.claims:
             section = f"#{claim.section}" if claim.section else ""
-            said = f"[{claim.claim}](../chapters/{claim.chapter}.ipynb{section})" if links else claim.claim
+            told, colon, rest = claim.claim.partition(": ")
+            said = f"[{told}](../chapters/{claim.chapter}.ipynb{section}){colon}{rest}" if links else claim.claim
             other = self.again.get(claim.id)
             seeds = f" (other seeds: {other.verdict})" if other and other.verdict != claim.verdict else ""
             measured = "<br>".join(f"{MARKS[check.verdict]} {check}" for check in claim.checks)
@@ -68,7 +69,7 @@ class Ledger:
 
 def judged(claim: Claim) -> str:
     """Return the verdict on a claim and the number of its seeds, in Markdown."""
-    return f"{MARKS[claim.verdict]} **{claim.verdict}**{f', {claim.counted}' if claim.counted else ''}"
+    return f"{MARKS[claim.verdict]}\N{NO-BREAK SPACE}**{claim.verdict}**{f', {claim.counted}' if claim.counted else ''}"
 
 
 def ledger(chapter: str | None = None) -> Ledger:

@@ -20,7 +20,9 @@ NAMES = {
     "disjoint_std": "standard deviation, all pairs of disjoint mini-batches",
 }
 HEADS = ("runs", "rate", "training loss", "test accuracy", "smallest cosine", "deviation", "1% of all")
-RATE = "each network at the rate with the smallest training loss{tried}; means ± standard deviations over seeds."
+RATE = (
+    "Each network is shown at the rate with the smallest training loss{tried}; means ± standard deviations over seeds."
+)
 COLUMNS = (
     "*Smallest cosine* and *deviation* are of 100 random pairs of mini-batches, *1% of all* is the 1% quantile of all "
     "pairs of up to 32 disjoint ones."
