@@ -108,7 +108,7 @@ def cross_gram(
 ) -> Tensor:
     """Compute the inner products of the gradients of two sets of samples, e.g. of training and validation.
 
-    `K[i, j] = <grad f_i(w), grad h_j(w)>`, f the losses of the first set and h those of the second: a block of the
+    `K[i, j] = <grad f_i(w), grad h_j(w)>` with f the losses of the first set and h those of the second: a block of the
     Gram matrix of both sets together, and computed as such.
 
     Args:

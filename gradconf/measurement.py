@@ -68,8 +68,9 @@ def explain(
         params: as in `gram`.
 
     Returns:
-        A row a parameter: the path and why it falls back, the torch function that uses it and how often, positions T,
-        numbers P, the work in GFLOP (of forming or contracting, and of the matrix product), and the MiB held for it.
+        A row a parameter, with the path and why it falls back, the torch function that uses it and how often,
+        positions T, numbers P, the work in GFLOP (of forming or contracting, and of the matrix product), and the MiB
+        held for it.
 
     Raises:
         TypeError: as in `gram`.

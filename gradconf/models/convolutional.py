@@ -68,7 +68,7 @@ def wrn(
 
     Args:
         depth: beta = 6 n + 4, at least 10.
-        width: l, the width factor.
+        width: the width factor l.
         batch_norm: whether blocks normalise; convolutions have biases where they do not.
         skip: whether blocks have skip connections.
         in_channels: channels of the inputs, shape `(N, in_channels, height, width)` or `(N, in_channels, length)`.
@@ -138,7 +138,7 @@ def cnn(
 
     Args:
         depth: beta = 6 n + 4, at least 10.
-        width: l, the width factor.
+        width: the width factor l.
         in_channels: channels of the inputs.
         out_features: outputs, shape `(N, out_features)`.
         dims: 2 for images, 1 for sequences.

@@ -28,7 +28,7 @@ def mlp(
 
     Args:
         depth: beta, the number of hidden layers; there are beta + 1 weight matrices. 0 gives a linear model.
-        width: l, units in each hidden layer.
+        width: units l in each hidden layer.
         in_features: d, numbers in one input; inputs of shape `(N, ...)` are flattened to `(N, d)`.
         out_features: outputs, shape `(N, out_features)`.
         activation: s, one of `relu`, `tanh`, `identity`.
@@ -82,7 +82,7 @@ def linear_net(
 
     Args:
         depth: beta, the number of hidden layers; there are beta + 1 weight matrices.
-        width: l, units in each hidden layer.
+        width: units l in each hidden layer.
         in_features: d, numbers in one input.
         out_features: outputs, shape `(N, out_features)`.
         init: `he`, `glorot`, `lecun` or `orthogonal`.

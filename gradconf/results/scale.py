@@ -177,8 +177,8 @@ def at_scale(sweep: str, *, size: str | None = None) -> Scale:
             do, the one with the most finished runs.
 
     Returns:
-        The runs, perhaps none: the rows of the stored table that name this sweep and size and agree in all that it does
-        not vary; of several such groups the largest.
+        The runs, perhaps none, which are the rows of the stored table that name this sweep and size and agree in all
+        that it does not vary; of several such groups the largest.
 
     Raises:
         ValueError: if there is no such sweep or size.

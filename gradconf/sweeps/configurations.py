@@ -121,7 +121,7 @@ class Configuration:
 
     @property
     def key(self) -> str:
-        """The name of the run, 16 hexadecimal digits: a hash of all values that are not the defaults of this class."""
+        """The name of the run, 16 hexadecimal digits, a hash of all values that are not the defaults of this class."""
         told = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -32,7 +32,7 @@ def execute(
         progress: whether to show a bar.
 
     Returns:
-        For JSON: the configuration and its `key`; `status`, `finished`, `diverged` or `failed`, and why; in `epochs`
+        For JSON, the configuration and its `key`; `status`, `finished`, `diverged` or `failed`, and why; in `epochs`
         losses, accuracies and measurements of every epoch; `cosines` of the pairs at the end; the number of
         `parameters`; the `data`'s provenance; `provenance`; `seconds`; and `peak_memory` in bytes.
 
