@@ -97,7 +97,8 @@ def sweep_figure(table: pd.DataFrame, sweep: str) -> Picture:
     table = table.astype({"at": int}).sort_values("at")
     lines = {name: table[table.contestant == name] for name in CONTESTANTS if name in set(table.contestant)}
     with canvas(width=4.8, height=4.2) as (figure, (axes,)):
-        axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time of one call", title=title)
+        axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="time of one call")
+        axes.set_title(title, pad=20)  # the label of the slowest may lie above the axes
         for name, line in lines.items():
             width = 3 if name == "gradconf" else 1.5
             axes.plot(line["at"], line.seconds, color=COLORS[name], marker=MARKERS[name], linewidth=width, markersize=5)
