@@ -159,9 +159,10 @@ def table(results: dict) -> str:
     peaks = rows.peak_gflops.dropna()
     rows["share"] = rows.gflops / rows.groupby(rows.way.str.contains("TF32")).peak_gflops.transform("max")
     ways = [way for way in WAYS if rows.images_per_second[rows.way == way].notna().any()]
+    threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
     lines = [
-        f"Measured on {facts['date'][:10]}: {facts['device']}, {facts['threads']} thread(s) of {facts['cores']} cores, "
-        f"torch {facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. A matrix product "
+        f"Measured on {facts['date'][:10]}: {facts['device']}, {threads} of {facts['cores']} cores, torch "
+        f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. A matrix product "
         f"ran at {peaks.min():.0f} to {peaks.max():.0f} GFLOP/s, the faster of which is the peak. Repeat it with "
         f"`{facts['command']}`.",
         "",
@@ -172,8 +173,11 @@ def table(results: dict) -> str:
         cells = [_cell(of_case[of_case.way == way]) for way in ways]
         gflop = of_case.gflop.iloc[0] / BATCH
         lines.append(f"| {CASES[name].label} | {gflop:.2g} | {' | '.join(cells)} |")
-    reasons = sorted({f"{r.way}: {r.left_out}" for r in rows.itertuples() if isinstance(r.left_out, str)})
-    return "\n".join([*lines, *(["", f"Left out: {'; '.join(reasons)}."] if reasons else [])]) + "\n"
+    reasons: dict[str, list[str]] = {}
+    for row in rows.dropna(subset="left_out").drop_duplicates(["way", "left_out"]).itertuples():
+        reasons.setdefault(str(row.left_out), []).append(f"*{row.way}*")
+    told = [f"- {', '.join(dict.fromkeys(left))}: {reason}" for reason, left in reasons.items()]
+    return "\n".join([*lines, *(["", "Left out:", "", *told] if told else [])]) + "\n"
 
 
 def _cell(rows: pd.DataFrame) -> str:
