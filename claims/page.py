@@ -1,5 +1,6 @@
 """Write `book/claims.md` from the stored results, and say which are older than their definition."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from claims.run import ROOT, TEXT, definition, read_entries
@@ -93,11 +94,17 @@ def _again(shown: Ledger) -> str:
         f"{claim.id} ({claim.verdict}, then {other.verdict})" for claim, other in both if claim.verdict != other.verdict
     ]
     text = (
-        f"Everything was run a second time with the seeds {', '.join(map(str, both[0][1].seeds))} instead of "
-        f"{', '.join(map(str, both[0][0].seeds))}: {len(kept)} of {len(reproduced)} reproduced claims were reproduced "
+        f"Everything was run a second time with the seeds {_listed(both[0][1].seeds)} instead of "
+        f"{_listed(both[0][0].seeds)}: {len(kept)} of {len(reproduced)} reproduced claims were reproduced "
         f"again."
     )
     return f"{text} Other verdicts: {'; '.join(changed)}." if changed else f"{text} No verdict changed."
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    if list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 if __name__ == "__main__":
