@@ -15,7 +15,7 @@ Every claim of the paper that this course can test, what we measured, and a verd
 measured values. Nobody types a verdict. `make claims ALL=1` measures again. The networks are small and the data are
 MNIST-1D or random, so *not at this scale* means what it says: the effect did not show here, in either direction.
 
-**The rule.** A claim has one or more checks (the lines that begin with a mark). A check that something rises or falls is
+**The rule.** A claim has one or more checks, the lines that begin with a mark. A check that something rises or falls is
 ✔ reproduced if its mean change over the seeds is at least the tolerance and more than two standard errors from zero;
 ✘ contradicted if the same holds of the opposite change; ○ undecided otherwise. A limit is kept if it is kept in every
 seed, and broken if it is broken in every seed. Something stays if its mean change, give or take two standard errors, is
