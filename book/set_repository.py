@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ADDRESS = re.compile(r"https://github\.com/([A-Za-z0-9-]+|YOUR_ACCOUNT)/([A-Za-z0-9._-]+)")
+ADDRESS = re.compile(r"https://github\.com/([A-Za-z0-9](?:-?[A-Za-z0-9])*|YOUR_ACCOUNT)/((?!\.{1,2}$)[A-Za-z0-9._-]+)")
 
 
 def main() -> None:
@@ -22,10 +22,15 @@ def main() -> None:
     old = present()
     for path in tracked():
         text = path.read_text(encoding="utf-8")
-        changed = text.replace(old, new).replace(site(old), site(new))
+        changed = re.sub(whole(old), new, text).replace(site(old), site(new))
         if changed != text:
             path.write_text(changed, encoding="utf-8")
             print(path.relative_to(ROOT))
+
+
+def whole(address: str) -> str:
+    """Return a pattern of an address where it is not the beginning of a longer one."""
+    return re.escape(address) + r"(?![\w-]|\.(?!git\b)\w)"
 
 
 def present() -> str:
@@ -34,14 +39,17 @@ def present() -> str:
 
 
 def site(address: str) -> str:
-    """Return where GitHub Pages publishes a repository."""
+    """Return where GitHub Pages publishes a repository: under its name, or at the top if that is the account's site."""
     account, name = ADDRESS.fullmatch(address).groups()
-    return f"https://{account.lower() if account != 'YOUR_ACCOUNT' else account}.github.io/{name}/"
+    host = f"{account.lower() if account != 'YOUR_ACCOUNT' else account}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
 
 
 def tracked() -> list[Path]:
     """Return the files under version control that hold text."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        sys.exit("this is no git checkout, so it cannot be told which files are the course's: clone the repository.")
     paths = (ROOT / name for name in listed.stdout.split("\0") if name)
     return [path for path in paths if path.suffix not in {".png", ".ico"} and path.exists()]
 

@@ -31,7 +31,7 @@ SCALE = """\
 Convolutional networks on photographs, from stored results of [sweeps](scale.md), which says where, when and with what
 each was run. The rule is the same, with a tolerance of 0.05 for an accuracy. A *reduced set* is far from the paper's
 size, and its verdict is about that set alone; with two or three seeds it says little. A claim is *not run yet* until
-both ends of what is varied were run with two seeds.
+both ends of what is varied were run with two seeds, for every network that it compares.
 """
 
 

@@ -86,8 +86,8 @@ def own_address(folder):
 
 def addresses(folder):
     """Every address in the tree of this repository, under its present name or its first, and of its site."""
-    name = re.escape(own_address(folder).rsplit("/")[-1])
-    own = rf"https://github\.com/[\w-]+/(?:gradconf|{name})\b|https://[\w-]+\.github\.io/[\w-]+/"
+    url = own_address(folder)
+    names = {"gradconf", url.rsplit("/")[-1]}
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no git checkout")
@@ -95,7 +95,10 @@ def addresses(folder):
     for name in filter(None, listed.stdout.split("\0")):
         if not name.endswith(".png") and name != "tests/test_configuration.py":
             text = (folder / name).read_text(encoding="utf-8")
-            found |= set(re.findall(own, text))
+            repositories = re.findall(r"https://github\.com/[\w-]+/[\w.-]*[\w-]", text)
+            found |= {address for address in repositories if address.rsplit("/")[-1].removesuffix(".git") in names}
+            for address in re.findall(r"https://[\w-]+\.github\.io/(?:[\w.-]+/)?", text):
+                found.add(site(url) if address.startswith(site(url)) else address)
     return found
 
 
@@ -104,23 +107,42 @@ def test_all_addresses_of_the_repository_agree():
     assert addresses(ROOT) == {url, site(url)}
 
 
-def test_set_repo_changes_them_all(tmp_path):
+@pytest.mark.parametrize(
+    ("new", "pages"),
+    [
+        ("https://github.com/Some-School/confusion-course", "https://some-school.github.io/confusion-course/"),
+        ("https://github.com/acc/gradconf-2026", "https://acc.github.io/gradconf-2026/"),
+        ("https://github.com/acc/my.course", "https://acc.github.io/my.course/"),
+        ("https://github.com/Acc/acc.github.io", "https://acc.github.io/"),
+    ],
+)
+def test_set_repo_changes_them_all(tmp_path, new, pages):
     if subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "fork"]).returncode:
         pytest.skip("this is no git checkout")
-    new = "https://github.com/Some-School/confusion-course"
-    for folder in ("book", "chapters", "."):
-        for path in (ROOT / folder).glob("*"):  # as it is now, committed or not
-            if path.is_file() and path.name != ".git" and (tmp_path / "fork" / folder / path.name).exists():
-                shutil.copy(path, tmp_path / "fork" / folder)
+    for path in set_repository.tracked():  # as it is now, committed or not
+        if (tmp_path / "fork" / path.relative_to(ROOT)).exists():
+            shutil.copy(path, tmp_path / "fork" / path.relative_to(ROOT))
     command = [sys.executable, "book/set_repository.py"]
     run = subprocess.run([*command, f"{new}.git"], cwd=tmp_path / "fork", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert addresses(tmp_path / "fork") == {new, "https://some-school.github.io/confusion-course/"}
+    assert addresses(tmp_path / "fork") == {new, pages}
     shown = [path for path in set_repository.tracked() if path.suffix in {".md", ".ipynb", ".yml", ".cff", ".toml"}]
     fork = [tmp_path / "fork" / path.relative_to(ROOT) for path in shown]
     assert [path.name for path in fork if path.exists() and "YOUR_ACCOUNT" in path.read_text()] == []
-    wrong = subprocess.run([*command, "gradconf"], cwd=tmp_path / "fork", capture_output=True, text=True)
-    assert "give the repository's address" in wrong.stderr
+
+
+def test_set_repo_refuses_what_is_no_address():
+    for wrong in ("gradconf", "https://github.com/a/..", "https://github.com/-/course", "https://gitlab.com/a/b"):
+        assert not set_repository.ADDRESS.fullmatch(wrong)
+    command = [sys.executable, ROOT / "book" / "set_repository.py", "gradconf"]
+    assert "give the repository's address" in subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def test_a_longer_name_is_another_repository():
+    there = re.compile(set_repository.whole("https://github.com/acc/grad"))
+    ends = {".": 1, ".git": 1, "/blob": 1, "@v1": 1, "-other": 0, ".x": 0, "er": 0}
+    for end, found in ends.items():
+        assert len(there.findall(f"https://github.com/acc/grad{end}")) == found
 
 
 def test_version_and_licence_agree():

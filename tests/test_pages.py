@@ -1,11 +1,16 @@
 """The built site. Skipped where `make book` has not been run."""
 
+import copy
+import functools
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+import gradconf
+from gradconf import sweeps
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "_build" / "html"
@@ -25,8 +30,13 @@ def toc():
     return [contents["root"]] + [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
 
 
+@functools.cache
+def page(name):
+    return BeautifulSoup((SITE / f"{name}.html").read_text(), "html.parser")
+
+
 def article(name):
-    return BeautifulSoup((SITE / f"{name}.html").read_text(), "html.parser").find("article")
+    return copy.copy(page(name).find("article"))
 
 
 def raw(soup):
@@ -60,17 +70,36 @@ def test_chapters_show_their_figures(name):
     assert len(article(name).select("div.cell_output img")) >= 3
 
 
+@functools.cache
+def targets(path):
+    """What a page can be linked at."""
+    return set(re.findall(r'id="([^"]+)"', path.read_text()))
+
+
 @pytest.mark.parametrize("name", toc())
 def test_links_within_the_site_resolve(name):
-    page = article(name)
-    for link in page.find_all("a", href=True):
+    here = SITE / f"{name}.html"
+    for link in page(name).find_all("a", href=True):  # in the article, the sidebar, and above and below
         address, _, fragment = link["href"].partition("#")
         if "://" in address or address.startswith("mailto:"):
             continue
-        target = (SITE / f"{name}.html").parent / address if address else SITE / f"{name}.html"
+        target = (here.parent / address.partition("?")[0]).resolve() if address else here
         assert target.exists(), link["href"]
         if fragment and target.suffix == ".html":
-            assert f'id="{fragment}"' in target.read_text(), link["href"]
+            assert fragment in targets(target), link["href"]
+
+
+@pytest.mark.parametrize("name", toc())
+def test_the_picture_for_social_networks_is_there(name):
+    picture = page(name).find("meta", property="og:image")["content"]
+    assert (SITE / "_static" / picture.rpartition("/_static/")[2]).is_file(), picture
+
+
+def test_the_page_of_the_package_tells_of_everything_public():
+    told = targets(SITE / "book" / "api.html")
+    for module in (gradconf, gradconf.models, gradconf.datasets, gradconf.plots, gradconf.results, sweeps):
+        things = [name for name in module.__all__ if callable(getattr(module, name))]
+        assert {f"{module.__name__}.{name}" for name in things} <= told
 
 
 def test_the_front_door_opens():

@@ -41,6 +41,11 @@ def clone(tmp_path):
     return tmp_path / "clone"
 
 
+def name(folder):
+    """What the repository is called there."""
+    return yaml.safe_load((folder / "_config.yml").read_text())["repository"]["url"].rsplit("/")[-1]
+
+
 def prepare(folder, *options):
     command = [sys.executable, "-m", "release.prepare", *options]
     return subprocess.run(command, cwd=folder, env=os.environ | PERSON, capture_output=True, text=True)
@@ -61,8 +66,8 @@ def test_a_release_is_one_tagged_commit_and_notebooks_follow_the_default_branch_
     citation = yaml.safe_load(git(clone, "show", "v7.8.9:CITATION.cff"))
     assert (citation["version"], citation["date-released"]) == ("7.8.9", datetime.date.today())
     assert f"## Unreleased\n\n## 7.8.9 ({datetime.date.today()})\n" in git(clone, "show", "v7.8.9:CHANGELOG.md")
-    assert cells(clone, "v7.8.9") == {"gradconf@v7.8.9"}
-    assert cells(clone, "HEAD") == {"gradconf"}
+    assert cells(clone, "v7.8.9") == {f"{name(clone)}@v7.8.9"}
+    assert cells(clone, "HEAD") == {name(clone)}
     changed = git(clone, "diff", "--name-only", "v7.8.9~1", "v7.8.9").splitlines()
     assert {name for name in changed if not name.endswith(".ipynb")} == {
         "CHANGELOG.md",
@@ -79,7 +84,7 @@ def test_a_dry_run_shows_the_changes_and_makes_none(clone):
     done = prepare(clone, "7.8.9", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert '+__version__ = "7.8.9"' in done.stdout
-    assert "gradconf@v7.8.9" in done.stdout
+    assert f"{name(clone)}@v7.8.9" in done.stdout
     assert git(clone, "rev-parse", "HEAD") == before
     assert git(clone, "status", "--porcelain") == git(clone, "tag") == ""
 

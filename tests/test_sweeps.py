@@ -172,6 +172,14 @@ def test_a_run_is_a_pure_function_of_its_configuration():
     assert without_time_and_place([sweeps.execute(one(seed=1))]) != without_time_and_place([first])
 
 
+def test_a_dead_network_between_two_others_is_a_row_without_cosines(tmp_path):
+    rows = sweeps.run(small(gain=[1.0, 1e-30, 2.0], bias=False, depth=2), out=tmp_path / "table.jsonl")
+    assert [row["status"] for row in rows] == ["finished"] * 3
+    assert [len(row["cosines"]) for row in rows] == [3, 0, 3]
+    assert rows[1]["epochs"][-1]["zero_gradients"] > 0
+    assert sweeps.read_table(tmp_path / "table.jsonl") == rows
+
+
 def test_a_row_tells_all_that_is_needed_to_repeat_it():
     row = json.loads(json.dumps(sweeps.execute(one(measure_every=1)), allow_nan=False))
     assert Configuration(**row["configuration"]).key == row["key"] == one(measure_every=1).key

@@ -92,9 +92,12 @@ def assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set takes NAME=VALUE, not '{text}'.")
     try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+        read = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         return name.strip(), value.strip()
+    if len(read) > 1:
+        raise ValueError(f"--set takes one value, not '{text}': repeat it for more.")
+    return name.strip(), read["value"]
 
 
 def plan(sweep: Sweep, out: Path, *, folder: str | None = None, device: str | None = None) -> Iterator[str]:

@@ -81,7 +81,8 @@ def _trained(configuration: Configuration, folder: str | None, device: torch.dev
     with _precision(c.precision, device):
         run = train(model, loss_fn, data, seed=c.seed, measure=measure, progress=progress, **schedule)
     told = {"parameters": sum(p.numel() for p in model.parameters()), "data": data.provenance}
-    return _outcome(run) | ({} if run.diverged else {"cosines": [round(x, 4) for x in cosines]}) | told
+    kept = [round(x, 4) for x in cosines if not math.isnan(x)]  # a gradient of zero has no cosine
+    return _outcome(run) | ({} if run.diverged else {"cosines": kept}) | told
 
 
 def _prepared(configuration: Configuration, data: Dataset, device: torch.device) -> nn.Module:

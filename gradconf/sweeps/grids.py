@@ -106,8 +106,10 @@ def read_sweep(path: str | Path, *, size: str | None = None, changes: Mapping[st
     texts = {name: str(content.pop(name)) for name in TEXTS if name in content}
     common = _tables(path, "common", content.pop("common", {}))[0]
     sizes = {name: _tables(path, name, value) for name, value in content.items()}
-    if not sizes or size not in (None, *sizes):
-        raise ValueError(f"{path} has no size '{size or ''}': choose one of {', '.join(sizes) or '(there is none)'}.")
+    if not sizes:
+        raise ValueError(f"{path} has no size: add a table such as [small], with what is to be run.")
+    if size not in (None, *sizes):
+        raise ValueError(f"{path} has no size '{size}': choose one of {', '.join(sizes)}.")
     chosen = size or next(iter(sizes))
     grids = [dict(grid) for grid in sizes[chosen]]
     notes = [str(note) for grid in grids if (note := grid.pop("note", None)) is not None]

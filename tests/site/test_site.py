@@ -17,6 +17,11 @@ THEIRS = {  # what axe finds in the theme's own buttons and logo: rule, and clas
     "region": ("sidebar-primary-item",),
 }
 CONTROLS = ".cell_output .widget-vbox:has(> .widget-slider, > .widget-radio)"
+CHOSEN = """figure => [...figure.querySelectorAll(":scope > .widget-slider, :scope > .widget-radio")].map(control => {
+    const handle = control.querySelector(".noUi-handle"), radio = control.querySelector("input:checked");
+    const value = handle ? handle.getAttribute("aria-valuetext") : radio.parentElement.textContent.trim();
+    return `${control.querySelector(".widget-label").textContent.trim()} ${value}`;
+})"""
 VISIBLE = "[...document.querySelectorAll('.widget-html img')].filter(i => i.offsetParent).map(i => i.alt)"
 
 
@@ -47,7 +52,8 @@ def test_formulas_are_rendered(readers, page):
         ".math", "all => all.filter(m => !m.querySelector('mjx-container')).map(m => m.textContent)"
     )
     assert raw == []
-    assert tab.locator("mjx-merror").count() == 0
+    assert tab.locator("mjx-merror, [data-mjx-error], [data-mml-node=merror]").count() == 0
+    assert tab.locator("mjx-container [data-mml-node=mtext][fill=red]").count() == 0, "a macro that does not exist"
 
 
 def test_pictures_have_words_of_their_own(readers, page):
@@ -71,7 +77,9 @@ def test_a_chapter_has_two_figures_that_follow_the_keyboard(readers, chapter):
     reader = readers["wide"]
     tab = reader.open(chapter)
     figures = tab.locator(CONTROLS)
-    assert figures.count() >= 2
+    cells = json.loads((ROOT / chapter).with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+    wanted = sum("".join(cell["source"]).count("explore(") for cell in cells if cell["cell_type"] == "code")
+    assert figures.count() == wanted >= 2
     for figure in figures.all():
         controls = figure.locator("> .widget-slider .noUi-handle, > .widget-radio input:checked")
         assert controls.count() == figure.locator("> .widget-slider, > .widget-radio").count()
@@ -81,6 +89,8 @@ def test_a_chapter_has_two_figures_that_follow_the_keyboard(readers, chapter):
             control.focus()
             tab.keyboard.press("ArrowRight")
             tab.wait_for_function(f"JSON.stringify({VISIBLE}) !== {repr_js(before)}", timeout=20_000)
+        chosen = figure.evaluate(CHOSEN)
+        assert figure.locator(".widget-html img:visible").get_attribute("alt").startswith(f"{', '.join(chosen)}: ")
     assert reader.errors == []
 
 
@@ -117,6 +127,7 @@ def test_words_of_every_frame_begin_with_the_chosen_values(chapter):
 
 @pytest.mark.parametrize("size", ["wide", "dark"])
 def test_axe_finds_nothing(readers, page, size):
+    assert AXE.exists(), "axe-core is missing: install npm, or get a network, and run make book again"
     tab = readers[size].open(page)
     assert tab.evaluate("document.documentElement.dataset.theme") == ("dark" if SIZES[size]["dark"] else "light")
     tab.evaluate(AXE.read_text(encoding="utf-8"))
