@@ -21,7 +21,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve test test-gpu test-site set-repo newest bench claims lint format clean
-.PHONY: colab test-colab dist minimum binder release assignments grade test-assignments public
+.PHONY: colab colab-image test-colab dist minimum binder release assignments grade test-assignments public
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ set-repo: $(READY)  ## write the repository's address wherever it stands: make s
 
 colab: $(COLAB)/.ready  ## run notebooks as Colab does, each alone: all, or make colab NOTEBOOKS=chapters/02_width.ipynb
 	$(COLAB)/bin/python -m colab.run $(NOTEBOOKS)
+
+colab-image:  ## the same in the Python that is there, as in the container image that Colab publishes
+	$(PYTHON) -m colab.run $(NOTEBOOKS)
 
 test-colab: $(READY) $(COLAB)/.ready  ## the first cell where it cannot install, and figures with ipywidgets 7 in Chromium
 	$(BIN)/python -m pytest -q tests/colab
