@@ -72,7 +72,7 @@ def layer_grams(
 ) -> dict[str, Tensor]:
     """Compute one Gram matrix a layer; they add up to `gram`.
 
-    `K = sum_l K^(l)`, `K^(l)[i, j] = <grad_l f_i(w), grad_l f_j(w)>` with the gradient in the parameters of layer l. A
+    `K = sum_k K^(k)`, `K^(k)[i, j] = <grad_k f_i(w), grad_k f_j(w)>` with the gradient in the parameters of layer k. A
     parameter that several layers share makes them one layer, as cross terms belong to no single one.
 
     Args:

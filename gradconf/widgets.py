@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from tqdm import tqdm
 
 from gradconf.plots import Picture
@@ -29,6 +30,7 @@ def explore(draw: Callable[..., Picture], /, **values: Sequence[Any]) -> ipywidg
         The figure, which a notebook displays when it is the last line of a cell.
 
     Raises:
+        TypeError: if what draw returns is no picture.
         ValueError: if there is nothing to choose from, or there would be more than 60 frames.
 
     Example:
@@ -51,7 +53,7 @@ def explore(draw: Callable[..., Picture], /, **values: Sequence[Any]) -> ipywidg
 
 def _control(name: str, options: list[Any]) -> ipywidgets.Widget:
     labelled = [(_label(option), index) for index, option in enumerate(options)]
-    numbers = all(isinstance(option, Real) and not isinstance(option, bool) for option in options)
+    numbers = all(isinstance(option, Real) and not isinstance(option, bool | np.bool_) for option in options)
     make = ipywidgets.SelectionSlider if numbers else ipywidgets.RadioButtons
     looks = {"style": {"description_width": "7em"}, "layout": {"width": "min(28em, 100%)"}}
     return make(options=labelled, value=0, description=_words(name), **looks)
@@ -62,7 +64,7 @@ def _words(name: str) -> str:
 
 
 def _label(option: Any) -> str:
-    if isinstance(option, bool):
+    if isinstance(option, bool | np.bool_):
         return "yes" if option else "no"
     return f"{option:,.6g}" if isinstance(option, Real) else str(option)
 
@@ -77,6 +79,8 @@ def _view(
     """Return one frame where all values are chosen, else a page for each value of the next argument."""
     if len(chosen) == len(values):
         picture = draw(**chosen)
+        if not isinstance(picture, Picture):
+            raise TypeError(f"draw must return a picture of gradconf.plots, not {type(picture).__name__}.")
         told = ", ".join(f"{_words(name)} {_label(option)}" for name, option in chosen.items())
         frame = ipywidgets.HTML(replace(picture, alt=f"{told}: {picture.alt}")._repr_html_())
         progress.update()

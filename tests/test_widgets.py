@@ -78,6 +78,11 @@ def test_no_frame_or_too_many_are_refused(values):
         explore(draw, **values)
 
 
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(TypeError, match=r"must return a picture of gradconf\.plots, not str"):
+        explore(lambda x: "picture", x=[1, 2])
+
+
 def test_the_package_does_not_need_ipywidgets_until_a_figure_is_made():
     code = "import sys; sys.modules['ipywidgets'] = None; import gradconf"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

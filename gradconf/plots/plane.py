@@ -45,8 +45,8 @@ def two_quadratics(spread: float, points: Points, *, trail: Points = ()) -> Pict
     )
     return show(
         figure,
-        alt=f"Two minima at ({-spread:g}, 0) and ({spread:g}, 0), and the arrows from some points to both, scaled to "
-        f"half their length. Inside the circle of radius {spread:g} around 0 the gradients clash. {said}.",
+        alt=f"Two minima at ({0 - spread:g}, 0) and ({spread:g}, 0), and the arrows from some points to both, scaled "
+        f"to half their length. Inside the circle of radius {spread:g} around 0 the gradients clash. {said}.",
     )
 
 
