@@ -148,7 +148,8 @@ def test_the_page_shows_every_claim_with_its_computed_verdict():
     assert old == []
     assert page.PAGE.read_text(encoding="utf-8") == text, "run make claims"
     for claim in ledger():
-        (line,) = [line for line in text.splitlines() if f"[{claim.claim}]" in line]
+        linked, colon, rest = claim.claim.partition(": ")
+        (line,) = [line for line in text.splitlines() if f"[{linked}](" in line and f"){colon}{rest} (" in line]
         assert f"**{claim.verdict}**" in line
         assert line.count("|") == 4
 
