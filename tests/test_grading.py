@@ -1,9 +1,12 @@
 """The parts of the grader that decide what is believed, and what is published."""
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import nbformat
 import psutil
@@ -15,7 +18,7 @@ from grading.places import MASTERS, ROOT, STUDENTS
 from grading.results import Grade, read_result
 from grading.submissions import handed_in, other_title, read, recognise
 from grading.suspicions import suspicions
-from grading.table import write_csv
+from grading.table import write_csv, write_somewhere
 
 LISTED = [Question("q1", 2, False), Question("q2", 3, False), Question("q3", 4, True)]
 needs_masters = pytest.mark.skipif(not MASTERS.exists(), reason="no masters: this is a public copy")
@@ -156,6 +159,39 @@ def test_what_ran_out_of_time_beside_others_has_a_second_chance(tmp_path, monkey
 def test_no_text_of_a_student_is_a_formula_in_the_table(tmp_path):
     write_csv([Grade("=cmd()", failed="@x")], tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == "'=cmd(),,not graded,,,,,'@x,"
+
+
+@pytest.mark.parametrize("broken", ["lone \ud800 surrogate", os.fsdecode(b"M\xfcller"), "bell \a and \0"])
+def test_no_text_of_a_student_loses_the_table(tmp_path, monkeypatch, capsys, broken):
+    graded = [Grade(f"{broken}.ipynb", failed=broken), Grade("good.ipynb", look=[broken])]
+    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: graded)
+    monkeypatch.setattr(sys, "argv", ["grade", str(tmp_path), "--out", str(tmp_path / "t.csv")])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))  # prints what it can
+    grade.main()
+    sys.stdout.flush()
+    assert b"good.ipynb" in sys.stdout.buffer.getvalue()
+    assert len((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_table_that_cannot_be_written_is_written_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    assert write_somewhere([Grade("a")], tmp_path / "gone" / "t.csv") == tmp_path / "t.csv"
+    assert "t.csv cannot be written" in capsys.readouterr().out
+    assert (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("gone/t.csv", "There is no folder"), ("folder", "is a folder"), ("full.csv", "exists")]
+)
+def test_a_table_that_cannot_be_written_is_noticed_before_grading(tmp_path, monkeypatch, out, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "full.csv").write_text("marks")
+    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: pytest.fail("graded"))
+    monkeypatch.setattr(sys, "argv", ["grade", str(tmp_path), "--out", str(tmp_path / out)])
+    with pytest.raises(SystemExit, match=said):
+        grade.main()
+    assert (tmp_path / "full.csv").read_text() == "marks"
 
 
 @pytest.fixture(params=["bubblewrap", "alone"])
