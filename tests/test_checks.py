@@ -1,4 +1,7 @@
-"""The visible checks of the assignments, as a student sees them: what they say to plausible answers."""
+"""The visible checks of the assignments, as a student sees them: what they say to plausible answers.
+
+Some answers here are right, so this file is not published. ANSWER-KEY: stays with the teacher.
+"""
 
 import contextlib
 import io
