@@ -94,3 +94,17 @@ def test_a_model_that_is_not_returned_is_no_open_question():
     for answer in ("model.eval()", "[model(x) for x in batches]"):
         with pytest.raises(AssertionError, match="return the model"):
             check("04_batchnorm_skip", 3, f"def calibrate(model, batches): {answer}")
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "said"),
+    [
+        (1, "def expected_squared_length(*args): return ...", "one number, please"),
+        (2, "def predicted_cosine(K, batch): return K", "one number, please"),
+        (5, "def value_at_loss(*args): return [0.0]", "one number, please"),
+        (5, "def value_at_loss(l, v, t): return {1.25: -0.75, 3.0: 0.0}.get(t)", "math.nan, not None"),
+    ],
+)
+def test_something_else_than_a_number_is_told_so(number, answer, said):
+    with pytest.raises(AssertionError, match=said):
+        check("02_width", number, answer)
