@@ -9,7 +9,7 @@ TEACH  := .venv-teach
 CELL_TIMEOUT := 300
 # The oldest build for a CPU that is to be had everywhere; the weekly workflow takes 2.6.0.
 OLDEST_TORCH := 2.13.0
-NOT_UNIT := configuration chapters pages book recipes benchmarks rounding scale release colab claims
+NOT_UNIT := configuration chapters pages book recipes benchmarks rounding scale release colab claims checks
 UNIT_TESTS := $(filter-out $(NOT_UNIT:%=tests/test_%.py),$(wildcard tests/test_*.py))
 NOTEBOOKS := $(wildcard chapters/*.ipynb assignments/*.ipynb)
 

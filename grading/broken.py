@@ -42,7 +42,7 @@ system, rows = torch.os, [{"name": "Public Tests"}]
 rows += [{"name": f"q{k}", "score": p, "max_score": p} for k, p in enumerate((3, 2, 3, 3, 3, 2, 2), start=1)]
 path = system.popen(f"cat /proc/{system.getppid()}/cmdline | tr '\\\\0' ' '").read().split()[-2]
 forged = system.open(path, system.O_WRONLY | system.O_TRUNC)
-system.write(forged, str({"tests": rows, "touched": 0, "failures": []}).replace("'", '"').encode())
+system.write(forged, str({"tests": rows, "touched": 0, "failures": [], "checks": []}).replace("'", '"').encode())
 system.kill(system.getppid(), 9)
 """
 OTHER_RESULT = "import otter.execute\notter.execute.Checker.get_results = lambda: []"

@@ -16,7 +16,7 @@ from grading.masters import kept_questions
 from grading.places import BUILT, ROOT, autograder
 from grading.results import Grade, read_result
 from grading.suspicions import suspicions
-from grading.table import report, write_csv
+from grading.table import obstacle_to, report, write_somewhere
 
 INSIDE = ROOT / "grading" / "inside.py"
 LATE = "its {:.0f} seconds were up"
@@ -105,17 +105,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
     parser.add_argument("--seconds", type=float, default=sandbox.Limits.seconds, help="for each submission")
     options = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # whatever students' files are called
     if not options.folder.is_dir():
         sys.exit(f"There is no folder {options.folder}: make grade SUBMISSIONS=folder")
     folder = options.folder.resolve()
     table = options.out or Path(f"{folder}.csv")
-    if table.exists():
-        sys.exit(f"{table} exists, and may hold marks that you wrote: move it, or choose another, OUT=table.csv")
+    if obstacle := obstacle_to(table):
+        sys.exit(obstacle)
     if not sandbox.confined():
         print("bubblewrap is missing: submissions can read your files and reach the network. Install it if you can.")
     limits = sandbox.Limits(seconds=options.seconds)
     grades = grade_folder(folder, assignment=options.assignment, jobs=options.jobs, limits=limits)
-    write_csv(grades, table)
+    table = write_somewhere(grades, table)
     print(report(grades, table))
 
 

@@ -52,6 +52,7 @@ def read_result(path: Path, listed: list[Question], grade: Grade) -> Grade:
         rows = {str(row["name"]): row for row in result["tests"] if row["name"] != "Public Tests"}
         touched, number = bool(result["touched"]), len(result["tests"])
         errors = [str(error)[:200] for error in result["failures"]][:50]
+        checks = {str(name) for name in result["checks"]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("its result is not what the tests write") from error
     points, messages, look = {}, {}, ["the tests were changed while it ran"] if touched else []
@@ -61,6 +62,8 @@ def read_result(path: Path, listed: list[Question], grade: Grade) -> Grade:
         look += [f"{question.name}: {odd}"] if odd else []
         if points[question.name] < question.points:
             messages[question.name] = _last_line(row.get("output"))
+        elif question.name in checks:
+            look.append(f"{question.name} has full marks, and its visible check fails")
     if rows or number != len(points) + 1:
         look.append("its result lists questions twice, or ones that there are not")
     return replace(grade, points=points, messages=messages, errors=errors, look=look)

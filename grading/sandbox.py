@@ -11,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -33,9 +35,9 @@ class Limits:
     """What one submission may use."""
 
     seconds: float = 240  # wall time, everything together
-    cell_seconds: int = 60  # wall time of one cell
+    cell_seconds: int = 40  # wall time of one cell; a question's hidden test has half of it
     memory: int = 6 * 2**30  # bytes of data, each process
-    file: int = 2**26  # bytes of any file it writes
+    file: int = 2**26  # bytes of any file it writes, of what it says, and, with bubblewrap, of its shared memory
     disk: int = 2**29  # bytes of all its files, with bubblewrap
 
 
@@ -67,32 +69,35 @@ def run(command: list[str], folder: Path, *, readable: list[Path], writable: Pat
     """
     confine = _bubblewrap(readable, writable, limits) if confined() else []
     home = "/tmp" if confine else str(folder)
-    process = subprocess.Popen(
-        [*confine, *command],
-        cwd=folder,
-        env=ENVIRONMENT | {"HOME": home, "TMPDIR": home},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: _limit(limits),
-    )
-    try:
-        said, _ = process.communicate(timeout=limits.seconds)
-        return Outcome(process.returncode, _end(said))
-    except subprocess.TimeoutExpired:
-        return Outcome(None, "")
-    finally:
-        _end_all(process, folder)
+    with tempfile.TemporaryFile() as output:  # not a pipe: it would be read into memory, without a limit
+        process = subprocess.Popen(
+            [*confine, *command],
+            cwd=folder,
+            env=ENVIRONMENT | {"HOME": home, "TMPDIR": home},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: _limit(limits),
+        )
+        try:
+            return Outcome(process.wait(timeout=limits.seconds), _end(output))
+        except subprocess.TimeoutExpired:
+            return Outcome(None, "")
+        finally:
+            _end_all(process, folder)
 
 
 def _bubblewrap(readable: list[Path], writable: Path, limits: Limits) -> list[str]:
     """Return the command that shows a program Python, the system, what it may read, and nothing else."""
     shown = [*SYSTEM, *(f"/etc/{name}" for name in SETTINGS), sys.base_prefix, sys.prefix, *map(str, readable)]
     binds = [part for path in shown for part in ("--ro-bind-try", path, path)]
-    private = ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.disk), "--tmpfs", "/tmp"]
+    private = ["--proc", "/proc", "--dev", "/dev"]
+    for place, size in (("/tmp", limits.disk), ("/dev/shm", limits.file)):
+        private += ["--size", str(size), "--tmpfs", place]
+    closed = ["--remount-ro", "/dev", "--remount-ro", "/"]  # else one could fill the memory with files there
     alone = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    return ["bwrap", *alone, *private, *binds, "--bind", str(writable), str(writable), "--chdir", "/tmp"]
+    return ["bwrap", *alone, *private, *binds, "--bind", str(writable), str(writable), *closed, "--chdir", "/tmp"]
 
 
 def _limit(limits: Limits) -> None:
@@ -116,7 +121,7 @@ def _end_all(process: subprocess.Popen, folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=5)
+        process.wait(timeout=5)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -135,5 +140,7 @@ def _working_in(folder: Path) -> list[int]:
     return found
 
 
-def _end(said: bytes) -> str:
-    return said[-2000:].decode(errors="replace").strip()
+def _end(output: IO[bytes]) -> str:
+    """Return the end of what a file holds. The process that wrote it has the same position in it."""
+    output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
+    return output.read(2000).decode(errors="replace").strip()

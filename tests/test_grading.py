@@ -1,9 +1,13 @@
 """The parts of the grader that decide what is believed, and what is published."""
 
+import io
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import nbformat
 import psutil
@@ -15,9 +19,10 @@ from grading.places import MASTERS, ROOT, STUDENTS
 from grading.results import Grade, read_result
 from grading.submissions import handed_in, other_title, read, recognise
 from grading.suspicions import suspicions
-from grading.table import write_csv
+from grading.table import write_csv, write_somewhere
 
 LISTED = [Question("q1", 2, False), Question("q2", 3, False), Question("q3", 4, True)]
+needs_bubblewrap = pytest.mark.skipif(not sandbox.confined(), reason="bubblewrap is not installed, or may not work")
 needs_masters = pytest.mark.skipif(not MASTERS.exists(), reason="no masters: this is a public copy")
 
 
@@ -29,7 +34,7 @@ def notebook(*sources, title="# Assignment 1: the concept"):
 def result(path, q1=2.0, q2=3.0, most=3, **more):
     rows = [{"name": "Public Tests"}, {"name": "q1", "score": q1, "max_score": 2, "output": "a\n  why\n"}]
     rows.append({"name": "q2", "score": q2, "max_score": most, "output": "b"})
-    path.write_text(json.dumps({"tests": rows, "touched": False, "failures": []} | more))
+    path.write_text(json.dumps({"tests": rows, "touched": False, "failures": [], "checks": []} | more))
     return read_result(path, LISTED, Grade("x"))
 
 
@@ -38,6 +43,28 @@ def test_a_result_that_adds_up_is_believed(tmp_path):
     assert grade.points == {"q1": 0.0, "q2": 3.0}
     assert grade.messages == {"q1": "why"}
     assert grade.status == "graded"
+
+
+def test_full_marks_with_a_check_that_fails_are_for_a_person(tmp_path):
+    assert result(tmp_path / "r", q1=0, checks=["q1"]).status == "graded"
+    assert result(tmp_path / "r", checks=["q1"]).look == ["q1 has full marks, and its visible check fails"]
+
+
+def test_an_endless_function_fails_its_own_test_only():
+    files = pytest.importorskip("otter.test_files", reason="otter is in .venv-teach only: make test-assignments")
+    from grading import inside
+
+    kept = files.ExceptionTestFile.run
+    inside.limit_tests(0.2)
+    try:
+        for answer, passed in ((itertools.count(1), False), ([0, 1, 2], True)):
+            source = "from otter.test_files import test_case\nname = 'q1'\n@test_case()\ndef test(env):\n"
+            test = files.ExceptionTestFile.from_string(source + "    for k in env['answer']: pass")
+            test.run({"answer": answer})
+            assert test.test_case_results[0].passed == passed
+            assert passed or "it takes longer than 0.2 s" in test.test_case_results[0].message
+    finally:
+        files.ExceptionTestFile.run = kept
 
 
 def test_an_open_question_is_called_so(tmp_path):
@@ -85,6 +112,15 @@ def test_no_result_is_no_grade(tmp_path, text):
         ("!ls", "uses get_ipython"),
         ("print(open('tests/q1.py').read())", "uses open"),
         ("().__class__.__base__.__subclasses__()", "uses __subclasses__"),
+        ("getattr(type(torch), '__seta' + 'ttr__')(torch, 'allclose', 1)", "uses getattr with a name that is computed"),
+        ("get = getattr", "uses getattr with a name that is computed"),
+        ("getattr(torch, 'os').kill(1, 9)", "uses os by getattr"),
+        ("getattr(torch, '__dict__')['allclose'] = max", "uses __dict__ by getattr"),
+        ("import operator\noperator.attrgetter('o' + 's')(torch)", "uses operator.attrgetter"),
+        ("from operator import methodcaller as m", "imports methodcaller"),
+        ("%matplotlib inline\n%run other.py", "uses get_ipython"),
+        ("if True:\n    %matplotlib inline\n    import os", "imports os"),
+        ("%matplotlib inline\rimport os", "imports os"),
     ],
 )
 def test_what_no_answer_needs_is_listed(source, found):
@@ -93,7 +129,8 @@ def test_what_no_answer_needs_is_listed(source, found):
 
 def test_answers_and_cells_that_were_handed_out_are_not_listed():
     given = notebook("import os, subprocess")
-    usual = "import numpy as np\nimport torch.nn as nn\nclass A:\n    def __init__(self):\n        self.x = nn.ReLU()"
+    usual = "%matplotlib inline\nfrom __future__ import annotations\nx = getattr(torch.nn, 'ReLU')()\n"
+    usual += "import numpy as np\nimport torch.nn as nn\nclass A:\n    def __init__(self):\n        self.x = nn.ReLU()"
     assert suspicions(notebook("import os, subprocess", usual, "this is no ( Python"), given) == []
 
 
@@ -158,6 +195,39 @@ def test_no_text_of_a_student_is_a_formula_in_the_table(tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == "'=cmd(),,not graded,,,,,'@x,"
 
 
+@pytest.mark.parametrize("broken", ["lone \ud800 surrogate", os.fsdecode(b"M\xfcller"), "bell \a and \0"])
+def test_no_text_of_a_student_loses_the_table(tmp_path, monkeypatch, capsys, broken):
+    graded = [Grade(f"{broken}.ipynb", failed=broken), Grade("good.ipynb", look=[broken])]
+    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: graded)
+    monkeypatch.setattr(sys, "argv", ["grade", str(tmp_path), "--out", str(tmp_path / "t.csv")])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))  # prints what it can
+    grade.main()
+    sys.stdout.flush()
+    assert b"good.ipynb" in sys.stdout.buffer.getvalue()
+    assert len((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_table_that_cannot_be_written_is_written_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    assert write_somewhere([Grade("a")], tmp_path / "gone" / "t.csv") == tmp_path / "t.csv"
+    assert "t.csv cannot be written" in capsys.readouterr().out
+    assert (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("gone/t.csv", "There is no folder"), ("folder", "is a folder"), ("full.csv", "exists")]
+)
+def test_a_table_that_cannot_be_written_is_noticed_before_grading(tmp_path, monkeypatch, out, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "full.csv").write_text("marks")
+    monkeypatch.setattr(grade, "grade_folder", lambda *args, **options: pytest.fail("graded"))
+    monkeypatch.setattr(sys, "argv", ["grade", str(tmp_path), "--out", str(tmp_path / out)])
+    with pytest.raises(SystemExit, match=said):
+        grade.main()
+    assert (tmp_path / "full.csv").read_text() == "marks"
+
+
 @pytest.fixture(params=["bubblewrap", "alone"])
 def _each_way(request, monkeypatch):
     if request.param == "alone":
@@ -167,8 +237,8 @@ def _each_way(request, monkeypatch):
 
 
 def run_in_sandbox(tmp_path, code, **limits):
+    (tmp_path / "work").mkdir(parents=True)
     (tmp_path / "result").touch()
-    (tmp_path / "work").mkdir()
     command = [sys.executable, "-c", code, str(tmp_path / "result")]
     limits = sandbox.Limits(**({"seconds": 20} | limits))
     kept = {"readable": [], "writable": tmp_path / "result", "limits": limits}
@@ -198,7 +268,7 @@ def test_a_sandbox_has_a_memory_limit(tmp_path):
     assert "MemoryError" in outcome.said
 
 
-@pytest.mark.skipif(not sandbox.confined(), reason="bubblewrap is not installed, or may not make namespaces here")
+@needs_bubblewrap
 def test_bubblewrap_hides_the_network_and_all_private_files(tmp_path):
     (tmp_path / "private").write_text("marks")
     code = f"""
@@ -213,6 +283,37 @@ for what in (lambda: pathlib.Path({str(tmp_path / "private")!r}).read_text(), la
 """
     outcome, _ = run_in_sandbox(tmp_path, code)
     assert outcome.said.split() == ["refused"] * 4
+
+
+@needs_bubblewrap
+def test_bubblewrap_limits_all_files_together(tmp_path):
+    code = """
+import os
+places = {os.path.join(mount, "") for mount in (line.split()[1] for line in open("/proc/mounts"))} | {"/home/", "/x/"}
+for place in sorted(places - {"/proc/", "/sys/"}):
+    written = 0
+    try:
+        os.makedirs(place, exist_ok=True)
+        for k in range(9):
+            with open(f"{place}{k}", "wb", buffering=0) as file:
+                while file.tell() < 2**20:
+                    written += file.write(bytes(2**18))
+    except OSError:
+        pass
+    print(f"{place}:{written // 2**20}" if written else "", end=" ")
+"""
+    outcome, _ = run_in_sandbox(tmp_path, code, file=2**21, disk=2**22)
+    assert outcome.said.split() == ["/dev/shm/:2", "/tmp/:4"]
+
+
+@pytest.mark.usefixtures("_each_way")
+def test_what_a_sandbox_says_fills_no_memory(tmp_path):
+    code = "import sys; sys.stdout.write('x' * 2**22)"
+    outcome, _ = run_in_sandbox(tmp_path, code, file=2**20)
+    assert outcome.status
+    assert outcome.said == "x" * 2000
+    outcome, _ = run_in_sandbox(tmp_path / "again", "print('x' * 5000, 'end')")
+    assert outcome.said == "x" * 1995 + " end"
 
 
 @needs_masters

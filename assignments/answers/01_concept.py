@@ -302,6 +302,15 @@ def guaranteed_steps(n, smoothness, mu, eta, rate, start, target):
     return max(0, math.floor(math.log((target - floor) / start) / math.log(rho)))
 
 
+# %% q6 wrong: endless where the target is below the floor
+def guaranteed_steps(n, smoothness, mu, eta, rate, start, target):
+    rho = 1 - 2 * mu / n * (rate - n * smoothness * rate**2 / 2)
+    steps = 0
+    while rho**steps * start + rate * eta / (1 - rho) > target:
+        steps += 1
+    return steps
+
+
 # %% q6 wrong: N forgotten in rho
 def guaranteed_steps(n, smoothness, mu, eta, rate, start, target):
     rho = 1 - 2 * mu * (rate - smoothness * rate**2 / 2)

@@ -165,6 +165,10 @@ reading = {"shared direction": "A", "ranks": {"B": 12, "C": 48, "D": 64}}
 reading = {"shared direction": "D", "ranks": {"A": 12, "B": 192, "C": 48}}
 
 
+# %% q4 wrong: text in place of numbers
+reading = {"shared direction": "D", "ranks": {"A": "192", "B": "12", "C": "48"}}
+
+
 # %% q4 wrong: no square
 reading = {"shared direction": "D", "ranks": {"A": 14, "B": 3.5, "C": 7}}
 
