@@ -11,6 +11,8 @@ from torch import Tensor
 from gradconf.datasets import sources
 from gradconf.datasets.sources import Raw
 
+__all__ = ["NAMES", "Dataset", "load"]
+
 _LOADERS: dict[str, Callable[[Path | None], Raw]] = {
     "digits": sources.digits,
     "mnist1d": sources.mnist1d,
