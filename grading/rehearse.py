@@ -21,6 +21,7 @@ from grading.sandbox import Limits
 from grading.table import report, write_csv
 
 IN_A_CLASS = ["endless.ipynb", "kernel_dies.ipynb", "empty_file.ipynb", "reads_tests.ipynb", "answers.pdf"]
+SOME = ["colab.ipynb", "kernel_dies.ipynb", "overwrites_checks.ipynb", "reads_tests.ipynb", "empty_file.ipynb"]
 LIMITS = Limits(seconds=100, cell_seconds=30)  # a machine may be busy; what is late has a second chance
 
 
@@ -81,11 +82,12 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=0, help="a class of so many, five of them broken")
     parser.add_argument("--jobs", type=int, default=2, help="submissions at a time")
     options = parser.parse_args()
-    found, broken = [], IN_A_CLASS if options.students else list(BROKEN)
+    found, first = [], assignments()[0]
     for name in options.names or assignments():
+        # What is broken hardly depends on the questions, so one assignment has all of it.
+        broken = IN_A_CLASS if options.students else list(BROKEN) if name == first else SOME
         chosen = a_class(name, options.students - len(broken)) if options.students else covering(name)
         found += rehearse(name, chosen, broken, options.jobs)
-        broken = broken if options.students else ["colab.ipynb"]  # what is broken does not depend on the questions
     if found:
         sys.exit("\n".join(found))
     print("All marks are as expected.")
