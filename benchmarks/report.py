@@ -225,12 +225,16 @@ def _left_out(table: pd.DataFrame) -> str:
     return "**Left out**, and why:\n\n" + "\n".join(lines)
 
 
+def cores(facts: dict) -> str:
+    """Say how many of the machine's cores were used."""
+    return f"{facts['threads']} thread{'s' * (facts['threads'] != 1)} of {facts['cores']} cores"
+
+
 def _provenance(facts: dict, slowest: float) -> str:
     commit, *changes = facts["commit"].partition(",")
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if version)
-    threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
     return (
-        f"Measured on {facts['date'][:10]}: {facts['device']}, {threads} of {facts['cores']} cores, "
+        f"Measured on {facts['date'][:10]}: {facts['device']}, {cores(facts)}, "
         f"{facts['system']}; {packages}; commit {commit[:12]}{''.join(changes)}; float32. A matrix "
         f"product made in every round ran at {slowest:.0f} to {facts['peak_gflops']:.0f} GFLOP/s, which tells how "
         "quiet the machine was. Repeat it with `make bench`."

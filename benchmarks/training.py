@@ -13,6 +13,7 @@ import torch
 from torch import Generator, nn
 
 from benchmarks import timing
+from benchmarks.report import cores
 from benchmarks.run import provenance, store
 from gradconf.datasets import Dataset
 from gradconf.ensembles import _Ensemble, _Member
@@ -159,9 +160,8 @@ def table(results: dict) -> str:
     peaks = rows.peak_gflops.dropna()
     rows["share"] = rows.gflops / rows.groupby(rows.way.str.contains("TF32")).peak_gflops.transform("max")
     ways = [way for way in WAYS if rows.images_per_second[rows.way == way].notna().any()]
-    threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
     lines = [
-        f"Measured on {facts['date'][:10]}: {facts['device']}, {threads} of {facts['cores']} cores, torch "
+        f"Measured on {facts['date'][:10]}: {facts['device']}, {cores(facts)}, torch "
         f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. A matrix product "
         f"ran at {peaks.min():.0f} to {peaks.max():.0f} GFLOP/s, the faster of which is the peak. Repeat it with "
         f"`{facts['command']}`.",

@@ -15,13 +15,14 @@ import yaml
 from tqdm import tqdm
 
 from gradconf.results import tables
-from gradconf.sweeps.machine import commit, provenance
+from gradconf.sweeps.machine import provenance
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = ROOT / "book" / "claims.yml"
 SEEDS = tuple(range(10))
 TEXT = ("claim", "paper", "chapter", "section")
 DEFINES = ("experiment", "options", "checks")
+CODE = ("gradconf", "claims", "book/claims.yml")  # what results follow from
 
 
 def main() -> None:
@@ -69,10 +70,7 @@ def measure(entries: list[dict[str, Any]], seeds: tuple[int, ...]) -> list[dict[
     """
     start = time.perf_counter()
     table = run(entries[0]["experiment"], seeds, entries[0]["options"])
-    facts = provenance(torch.device("cpu")) | {
-        "commit": commit("gradconf", "claims", "book/claims.yml"),
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+    facts = provenance(torch.device("cpu"), *CODE) | {"seconds": round(time.perf_counter() - start, 1)}
     return [
         {name: entry[name] for name in ("id", *TEXT, *DEFINES)}
         | {"checks": [check | values(check, table, seeds) for check in entry["checks"]]}

@@ -10,11 +10,10 @@ import signal
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
+from handed_out import surroundings
 
 from grading.answers import answers
 from grading.places import MASTERS
-from grading.submissions import as_handed_out
 
 NAMES = sorted(path.stem for path in MASTERS.glob("*.ipynb"))
 if not NAMES:
@@ -32,20 +31,6 @@ def hidden_test(name, question):
         elif inside == question and "BEGIN TEST CONFIG" in cell.source:
             exec(cell.source, scope)
     return next(value for key, value in scope.items() if key.startswith("test_"))
-
-
-@functools.cache
-def surroundings(name, question):
-    """Return the variables that a notebook has before a question is answered, and the check that follows it."""
-    scope, check, current = {}, "", ""
-    for cell in as_handed_out(name).cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("## Question"):
-            current = "q" + cell.source.split()[2].rstrip(".")
-        elif cell.cell_type == "code" and cell.source.startswith("# Check of question"):
-            check = cell.source if current == question else check
-        elif cell.cell_type == "code" and current in ("", question):
-            exec(TransformerManager().transform_cell(cell.source), scope)  # the first cell has a %pip
-    return scope, check
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def facts(scale: "Scale") -> list[str]:
         data(scale.rows),
         "This runs what is missing:" if lacking else "This ran them:",
     ]
-    return [*(f"- {line}" for line in lines), "", "```bash", scale.command(), "```"]
+    return [*(f"- {line}" for line in lines), *_shell(scale.command())]
 
 
 def _table(scale: "Scale") -> list[str]:
@@ -84,19 +84,14 @@ def _verdicts(scale: "Scale") -> list[str]:
 
 def _how(scale: "Scale") -> list[str]:
     sizes = dict.fromkeys(("cpu", scale.size))  # the cheapest first
-    told = [
-        line
-        for size in sizes
-        for line in (
-            "",
-            f"{_capital(SIZES[size])} ({PLANS[scale.sweep, size].cost}):",
-            "",
-            "```bash",
-            scale.command(size),
-            "```",
-        )
-    ]
-    return [f"**Not run yet** ({SIZES[scale.size]}).{_left_out(scale)} What can be run, the cheapest first:", *told]
+    lines = [f"**Not run yet** ({SIZES[scale.size]}).{_left_out(scale)} What can be run, the cheapest first:"]
+    for size in sizes:
+        lines += ["", f"{_capital(SIZES[size])} ({PLANS[scale.sweep, size].cost}):", *_shell(scale.command(size))]
+    return lines
+
+
+def _shell(command: str) -> list[str]:
+    return ["", "```bash", command, "```"]
 
 
 def _ended(scale: "Scale", first: pd.Series) -> str:

@@ -35,11 +35,12 @@ def place(device: str | None = None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device, *code: str) -> dict[str, Any]:
     """Collect when, where and with what this is run.
 
     Args:
         device: that computes.
+        code: as in `commit`.
 
     Returns:
         Date (UTC), device, threads, versions of Python, torch and gradconf, and the commit of gradconf, None where it
@@ -52,7 +53,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gradconf": __version__,
-        "commit": commit(),
+        "commit": commit(*code),
     }
 
 
