@@ -69,12 +69,11 @@ def main() -> None:
     asked = parser.parse_args()
     device = torch.device(asked.device)
     facts = provenance(device) | {"command": " ".join(["python -m benchmarks.training", *sys.argv[1:]])}
-    records = [
-        record for name in asked.cases for record in measure(name, CASES[name], device, asked.ways, asked.rounds)
-    ]
-    out = asked.out or RESULTS / f"{device.type}.json"
-    store(out, facts, records)
-    out.with_suffix(".md").write_text(table(json.loads(out.read_text(encoding="utf-8"))), encoding="utf-8")
+    out, records = asked.out or RESULTS / f"{device.type}.json", []
+    for name in asked.cases:
+        records += measure(name, CASES[name], device, asked.ways, asked.rounds)
+        store(out, facts, records)
+        out.with_suffix(".md").write_text(table(json.loads(out.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 def measure(name: str, case: Case, device: torch.device, ways: list[str], rounds: int) -> list[dict]:
