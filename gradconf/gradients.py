@@ -32,7 +32,8 @@ def per_sample_gradients(problem: Problem, *, at_once: int = JOINT_SAMPLES) -> T
     Raises:
         ValueError: if samples influence each other or the losses are unusable.
     """
-    together = _joint_losses(problem, max(at_once, 2))
+    with untouched(problem.model):
+        together = _joint_losses(problem, max(at_once, 2))
     size = sum(p.numel() for p in problem.params.values())
     step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), at_once))
     starts = range(0, problem.samples, step)

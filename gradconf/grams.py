@@ -137,9 +137,9 @@ def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tens
     _refuse_too_many(problem, len({key(name) for name in problem.params}))
     memory = free(problem.device) // 2 if max_memory is None else max_memory
     found = grams(problem, key, max_memory=memory)
-    nothing = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
-    every = {key(name): nothing for name in problem.params} | found
-    return {name: refuse_infinite(products, "sample") for name, products in every.items()}
+    for name in {key(name) for name in problem.params} - found.keys():  # of parameters that no loss depends on
+        found[name] = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
+    return {name: refuse_infinite(products, "sample") for name, products in found.items()}
 
 
 def _refuse_too_many(problem: Problem, matrices: int) -> None:

@@ -26,23 +26,39 @@ def untouched(model: nn.Module) -> Iterator[None]:
         Nothing.
     """
     gradients = [(p, p.grad) for p in model.parameters()]
-    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    copies = {id(buffer): buffer.detach().clone() for _, _, buffer in buffers if buffer is not None}
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    device = next(model.parameters()).device
+    device = gradients[0][0].device
     cards = [device] if device.type == "cuda" else []
     try:
-        for module, name, buffer in buffers:
-            module._buffers[name] = copies.get(id(buffer))
-        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device):
+        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device), copied_buffers(model):
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         for p, gradient in gradients:
             p.grad = gradient
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer
+
+
+@contextmanager
+def copied_buffers(model: nn.Module) -> Iterator[None]:
+    """Give a model copies of its buffers, and put the buffers back.
+
+    Args:
+        model: the model that is evaluated inside.
+
+    Yields:
+        Nothing.
+    """
+    holders = [module._buffers for module in model.modules() if module._buffers]
+    before = [dict(holder) for holder in holders]
+    copies = {id(buffer): buffer.detach().clone() for held in before for buffer in held.values() if buffer is not None}
+    try:
+        for holder in holders:
+            holder.update((name, copies.get(id(buffer))) for name, buffer in list(holder.items()))
+        yield
+    finally:
+        for holder, held in zip(holders, before, strict=True):
+            holder.update(held)
 
 
 @contextmanager
@@ -123,7 +139,7 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
     """Evaluate the losses of some samples together, refusing losses that random numbers change.
 
     Args:
-        problem: what is measured; it is left untouched.
+        problem: what is measured, `untouched` by the caller.
         rows: which samples.
 
     Returns:
@@ -132,15 +148,15 @@ def steady_losses(problem: Problem, rows: slice) -> Tensor:
     Raises:
         ValueError: if random numbers are drawn and a second evaluation differs, or the losses are unusable.
     """
-    with untouched(problem.model):
-        before = _generator_state(problem.device)
+    before = _generator_state(problem.device)
+    with copied_buffers(problem.model):
         first = problem.losses(rows)
-        if before == _generator_state(problem.device):
-            return first
-    with untouched(problem.model):
-        for device in {torch.device("cpu"), problem.device}:
-            torch.rand(1, device=device)  # so that other random numbers follow
-        random.random(), np.random.rand()
+    if before == _generator_state(problem.device):
+        return first
+    for device in {torch.device("cpu"), problem.device}:
+        torch.rand(1, device=device)  # so that other random numbers follow
+    random.random(), np.random.rand()
+    with copied_buffers(problem.model):
         second = problem.losses(rows)
     if not torch.equal(first, second):
         raise ValueError(

@@ -44,16 +44,15 @@ class Accumulator:
             panels: first row k and values from column k on, shape `(m, N - k)`.
             exponent: shape `(N,)`; true values are `values_ij * 2^(exponent_i + exponent_j)`.
         """
-        as_they_are = plain(exponent)
-        power = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
-        if key not in self.sums:
-            self.sums[key] = torch.zeros(self.n, self.n, dtype=torch.float64, device=self.device)
+        power = None if plain(exponent) else torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
+        first = key not in self.sums
+        if first:
+            self.sums[key] = torch.empty(self.n, self.n, dtype=torch.float64, device=self.device)
         for k, values in panels:
             rows = slice(k, k + len(values))
-            if as_they_are:
-                self.sums[key][rows, k:].add_(values.double())
-            else:
-                self.sums[key][rows, k:].addcmul_(values.double().mul_(power[rows, None]), power[k:])
+            if power is not None:
+                values = values.double().mul_(power[rows, None]).mul_(power[k:])
+            self.sums[key][rows, k:].copy_(values) if first else self.sums[key][rows, k:].add_(values)
 
     def entry(self, i: int) -> float:
         """Return what the matrices so far add up to at `(i, i)`."""
@@ -66,11 +65,7 @@ class Accumulator:
         for key in list(self.waiting):
             self._flush(key)
         for total in self.sums.values():
-            step = panel(self.n)
-            for k in range(0, self.n, step):
-                total[k + step :, k : k + step] = total[k : k + step, k + step :].T
-                block = total[k : k + step, k : k + step]
-                block.copy_(block.triu() + block.triu(1).T)
+            total.triu_().add_(total.triu(1).T.contiguous())  # adding a transposed view takes twice as long
         return self.sums
 
     def _flush(self, key: str) -> None:

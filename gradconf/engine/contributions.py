@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gradconf.engine.scaling import LOWEST, exponents, factors, panel, plain, scaled
+from gradconf.engine.scaling import LOWEST, added, exponents, factors, panel, plain, scaled
 
 CACHE = 2**20  # bytes of unfolded inputs at a time: what a processor's cache holds
 CUDA_CACHE = 2**28
@@ -168,7 +168,8 @@ class Outer(Contribution):
     @cached_property
     def exponent(self) -> Tensor:
         """Exponent of the gradients, shape `(N,)`."""
-        return (self.a_exponent + self.d_exponent).clamp(LOWEST, -LOWEST)
+        exponent = added(self.a_exponent, self.d_exponent)
+        return exponent if plain(exponent) else exponent.clamp(LOWEST, -LOWEST)
 
     @property
     def inner(self) -> int:
@@ -221,18 +222,21 @@ class Outer(Contribution):
         memory = self.d.new_empty(self.numbers) if memory is None else memory
         a = _laid_out(self.a.reshape(n, groups, self.inner, positions), self.a_exponent, memory)
         d = _laid_out(self.d, self.d_exponent, memory[a.numel() :])
-        whole = plain(self.a_exponent)
-        ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)  # (N T,)
+        each = list(zip(a, d, strict=True))  # of shape (N T, K) and (N T, C), a group
+        ones = None  # (N T,)
+        if self.bias and not plain(self.a_exponent):
+            ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)
         step = min(panel(n), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
         for k in range(0, n, step):
             rows, columns = slice(k * positions, min(k + step, n) * positions), slice(k * positions, None)
             parts = []
-            for x, y in zip(a, d, strict=True):  # (N T, K), (N T, C)
+            for x, y in each:
                 inner, outer = x[rows] @ x[columns].T, y[rows] @ y[columns].T
-                if self.bias and whole:
-                    parts.append(outer.addcmul_(inner, outer))  # (inner + 1) outer
-                else:
-                    parts.append(outer.mul_(inner.addr_(ones[rows], ones[columns]) if self.bias else inner))
+                if ones is not None:
+                    inner.addr_(ones[rows], ones[columns])
+                elif self.bias:
+                    inner.add_(1)
+                parts.append(outer.mul_(inner))
             product = parts[0] if groups == 1 else sum(parts)
             if positions > 1:
                 product = product.view(-1, positions, n - k, positions).sum((1, 3))

@@ -23,6 +23,7 @@ from gradconf.engine.plan import (
     same,
     sentence,
 )
+from gradconf.engine.scaling import added
 from gradconf.engine.tape import Tape, Use
 from gradconf.problems import Problem
 
@@ -224,7 +225,7 @@ class Pass:
             if any(p.joins == path.name and joined(p, self.key) for p in self.plan.paths.values()):
                 outer = outer.with_bias()
             panels = outer.contract(memory=self._memory(outer.numbers))
-            self.total.panels(key, panels, outer.a_exponent + outer.d_exponent)
+            self.total.panels(key, panels, added(outer.a_exponent, outer.d_exponent))
         else:
             self.total.rows(key, *values)
 

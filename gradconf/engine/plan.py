@@ -15,12 +15,12 @@ from gradconf.engine.contributions import Contribution, Outer, Rows
 from gradconf.engine.rules import RULES
 from gradconf.engine.scaling import plain
 from gradconf.engine.tape import Use
-from gradconf.isolation import constant_parameters, full_precision, steady_losses
+from gradconf.isolation import constant_parameters, steady_losses
 from gradconf.problems import Problem
 
 Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
-PART = 2**17  # numbers of a gradient to compare at a time
+PART = 2**17  # numbers of a gradient to form at a time
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 
 
@@ -112,7 +112,7 @@ def begin(problem: Problem) -> Plan:
     """Run one sample alone, forward and backward, and another one forward.
 
     Args:
-        problem: what is measured.
+        problem: what is measured, `untouched` by the caller.
 
     Returns:
         A plan in which no path has been decided.
@@ -127,12 +127,11 @@ def begin(problem: Problem) -> Plan:
         held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor.detach()  # the tensor itself would be a reference cycle
 
-    with constant_parameters(problem.model), full_precision(problem.device):
+    with constant_parameters(problem.model):
         losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {middle}}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = steady_losses(problem, slice(middle, middle + 1))
-    with full_precision(problem.device):
-        found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
+    found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
     alone: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
@@ -236,14 +235,14 @@ def _difference(taken: list[Contribution], gradient: Tensor, row: int) -> tuple[
 
 
 def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the norms of `gradient - d a^T`, formed some rows at a time, and of gradient; `(K, T)` and `(C, T)`."""
-    gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
+    """Return the norms of `gradient - d a^T` and of gradient, for `(K, T)` and `(C, T)`, without forming it all."""
+    gradient, norm, step = gradient.view(len(d), len(a)), torch.linalg.vector_norm(gradient), max(1, PART // len(a))
+    if a.shape[1] == 1 and gradient.dtype == torch.float32:  # |G|^2 - 2 d.(G a) + |d|^2 |a|^2, good to 1e-3 |G|
+        a, d = a[:, 0], d[:, 0]
+        return (norm * norm - d.dot(2 * torch.mv(gradient, a) - d * a.dot(a))).clamp_(min=0).sqrt_(), norm
     parts = zip(gradient.split(step), d.split(step), strict=True)
-    if a.shape[1] == 1:  # several times faster than a product
-        rests = [torch.linalg.vector_norm(torch.addr(g, x[:, 0], a[:, 0], alpha=-1)) for g, x in parts]
-    else:
-        rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1)) for g, x in parts]
-    return torch.linalg.vector_norm(torch.stack(rests)), torch.linalg.vector_norm(gradient)
+    rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1)) for g, x in parts]
+    return torch.linalg.vector_norm(torch.stack(rests)), norm
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:

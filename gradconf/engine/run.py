@@ -11,7 +11,7 @@ from gradconf.engine.passes import Key, Pass, joined
 from gradconf.engine.plan import FALL_BACK, OTHER_GRADIENT, OtherWay, Plan, begin, judge, sentence
 from gradconf.engine.scaling import exponents, scaled
 from gradconf.gradients import per_sample_gradients
-from gradconf.isolation import untouched
+from gradconf.isolation import copied_buffers, untouched
 from gradconf.memory import bundles, keep_freed
 from gradconf.mixing import JOINT_SAMPLES
 from gradconf.problems import Problem
@@ -34,18 +34,19 @@ def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Ten
         ValueError: if there are no per-sample gradients.
     """
     keep_freed()
-    plan = begin(problem)
-    try:
-        return _work(problem, plan, key, max_memory)
-    except MemoryError:
-        raise
-    except Exception:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
-        plan = make_plan(problem)
-    try:
-        return _work(problem, plan, key, max_memory)
-    except OtherWay as reason:
-        plan.fall_back(str(reason))
-        return _work(problem, plan, key, max_memory)
+    with untouched(problem.model):
+        plan = begin(problem)
+        try:
+            return _work(problem, plan, key, max_memory)
+        except MemoryError:
+            raise
+        except Exception:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
+            plan = _tried(problem)
+        try:
+            return _work(problem, plan, key, max_memory)
+        except OtherWay as reason:
+            plan.fall_back(str(reason))
+            return _work(problem, plan, key, max_memory)
 
 
 def make_plan(problem: Problem) -> Plan:
@@ -60,19 +61,24 @@ def make_plan(problem: Problem) -> Plan:
     Raises:
         ValueError: if the model changes its parameters, draws random numbers, or its losses are unusable.
     """
+    with untouched(problem.model):
+        return _tried(problem)
+
+
+def _tried(problem: Problem) -> Plan:
     plan = begin(problem)
     few = [plan.sample, problem.samples - 1]
     inputs, targets = (select(samples, torch.tensor(few)) for samples in (problem.inputs, problem.targets))
     two, places = replace(problem, inputs=inputs, targets=targets, samples=2), dict(zip(few, (0, 1), strict=True))
     try:
-        with untouched(problem.model):
+        with copied_buffers(problem.model):
             Pass(two, plan, Budget(0, 0, 2, math.inf, 0), places).run()
         doubtful = OTHER_GRADIENT in judge(plan)
     except Exception as error:
         plan.fall_back(sentence(error))
         doubtful = isinstance(error, OtherWay)
     if doubtful and problem.dtype == torch.float32:  # losses that are small differences of large numbers, say
-        return replace(make_plan(problem.double()), activations=plan.activations, squared=math.nan)
+        return replace(_tried(problem.double()), activations=plan.activations, squared=math.nan)
     return plan
 
 
@@ -84,7 +90,7 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
         budget.refuse_too_little(plan)
         added = [path for path in plan.paths.values() if path.fast and not joined(path, key)]
         todo = {path.name: list(budget.pieces(path, form=False)) for path in added}
-    with untouched(problem.model):
+    with copied_buffers(problem.model):
         while todo is None or todo:
             one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
             one.run()

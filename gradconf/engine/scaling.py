@@ -24,7 +24,7 @@ def exponents(values: Tensor) -> Tensor:
     if not values.is_cuda:
         least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
         if least.item() > 1 / MILD and most.item() < MILD:
-            return torch.zeros(len(values), dtype=torch.int32)
+            return torch.zeros((), dtype=torch.int32).expand(len(values))
     order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
     flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
     largest = torch.maximum(flat.amax(1), -flat.amin(1))
@@ -33,7 +33,12 @@ def exponents(values: Tensor) -> Tensor:
 
 def plain(exponent: Tensor) -> bool:
     """Tell whether values need no scaling, where that can be told without waiting."""
-    return not exponent.is_cuda and not exponent.any()
+    return not exponent.is_cuda and (exponent.stride() == (0,) or not exponent.any())
+
+
+def added(exponent: Tensor, other: Tensor) -> Tensor:
+    """Return the exponents of products, `exponent + other`."""
+    return exponent if plain(other) else other if plain(exponent) else exponent + other
 
 
 def factors(exponent: Tensor, values: Tensor) -> Tensor:

@@ -84,10 +84,11 @@ class Tape(TorchFunctionMode):
         roles = {role: self.names[id(v)] for role, v in (call or {}).items() if id(v) in self.names}
         if set(roles.values()) != set(found):
             return self._other(func, found, func(*args, **kwargs))
-        output = func(*self._detached(args), **self._detached(kwargs))
+        alone = {id(p): p.detach() for p in found.values()}
+        output = func(*_replaced(args, alone), **_replaced(kwargs, alone))
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return output
-        return self._record(func, self._detached(call), roles, output)
+        return self._record(func, _replaced(call, alone), roles, output)
 
     def _other(self, func: Callable, found: dict[str, Tensor], output: Any) -> Any:
         """Note the parameters of a function without a rule, save where it computes nothing with them."""
@@ -127,12 +128,13 @@ class Tape(TorchFunctionMode):
         if self.seen is not None:
             self.seen(self.uses[position], d)
 
-    def _detached(self, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {k: self._detached(v) for k, v in values.items()}
-        if isinstance(values, SEQUENCES) and not hasattr(values, "_fields"):
-            return type(values)(self._detached(v) for v in values)
-        return values.detach() if id(values) in self.names else values
+
+def _replaced(values: Any, others: dict[int, Tensor]) -> Any:
+    if isinstance(values, dict):
+        return {k: _replaced(v, others) for k, v in values.items()}
+    if isinstance(values, SEQUENCES) and not hasattr(values, "_fields"):
+        return type(values)(_replaced(v, others) for v in values)
+    return others.get(id(values), values)
 
 
 def _flat(values: Any) -> list[Any]:

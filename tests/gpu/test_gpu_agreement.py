@@ -14,6 +14,8 @@ from gradconf import gram, minibatch_gram, reference
 
 cross_entropy = torch.nn.CrossEntropyLoss(reduction="none")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-3}  # of the product of the gradients' lengths
+# torch's own gradients of these differ between CPU and GPU by more, in float64 too: 1e-7 of K
+ROUNDED_BY_TORCH = {"weight_norm"}
 MODELS = ZOO | {f"case_{name}": made for name, made in CASES.items()}
 
 
@@ -43,8 +45,10 @@ def test_the_zoo(name, dtype, gpu):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of falling back
         expected = reference.gram(made.model, made.loss_fn, made.inputs, made.targets)
-        there = made.model.to(gpu, dtype)
-        measured = gram(there, made.loss_fn, cast(made.inputs, dtype), cast(made.targets, dtype))
+        there = made.model.to(gpu, dtype), made.loss_fn, cast(made.inputs, dtype), cast(made.targets, dtype)
+        if name in ROUNDED_BY_TORCH:
+            expected = reference.gram(*there).cpu()
+        measured = gram(*there)
     agree(expected, measured, TOLERANCE[dtype])
 
 
