@@ -44,7 +44,7 @@ class Accumulator:
             panels: first row k and values from column k on, shape `(m, N - k)`.
             exponent: shape `(N,)`; true values are `values_ij * 2^(exponent_i + exponent_j)`.
         """
-        power = None if plain(exponent) else torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
+        power = None if plain(exponent) else torch.pow(2.0, exponent.double())
         first = key not in self.sums
         if first:
             self.sums[key] = torch.empty(self.n, self.n, dtype=torch.float64, device=self.device)
@@ -74,7 +74,7 @@ class Accumulator:
         self._add(key, torch.cat([scaled(r, largest - e) for r, e in waiting], dim=1), largest)
 
     def _add(self, key: str, rows: Tensor, exponent: Tensor) -> None:
-        step = panel(self.n)
+        step = panel(self.n, self.device)
         for low in range(0, rows.shape[1], COLUMNS):
             part = rows[:, low : low + COLUMNS]
             self.panels(key, ((k, part[k : k + step] @ part[k:].T) for k in range(0, self.n, step)), exponent)

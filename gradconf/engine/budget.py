@@ -15,6 +15,7 @@ AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
 LARGE, PART = 2**28, 2**26  # bytes of activations that a CPU better runs in blocks, and of such a block
 FEW = 32  # samples: a smaller block loses more than it gains
 PIECE = 2**24  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
+CUDA_PIECE = 2**28
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Budget:
         can be held meanwhile.
         """
         number = problem.samples * problem.dtype.itemsize
-        everything = plan.activations * problem.samples
+        everything, piece = plan.activations * problem.samples, CUDA_PIECE if problem.device.type == "cuda" else PIECE
         gradients = sum(path.numbers for path in plan.paths.values()) * number
         large = problem.device.type == "cpu" and everything > LARGE and plan.activations * FEW <= PART
         kept = large and everything + gradients <= HOLD * max_memory
         if everything <= AT_ONCE * max_memory and not kept:
-            return cls(max_memory, number, problem.samples, math.inf, min(AT_ONCE * max_memory, PIECE))
+            return cls(max_memory, number, problem.samples, math.inf, min(AT_ONCE * max_memory, piece))
         step = max(1, int((PART if kept else BLOCK * max_memory) / plan.activations))
-        return cls(max_memory, number, step, HOLD * max_memory, min(FORMED * max_memory, PIECE), kept)
+        return cls(max_memory, number, step, HOLD * max_memory, min(FORMED * max_memory, piece), kept)
 
     def raw(self, path: Path) -> bool:
         """Tell whether to hold a parameter's inputs and output gradients, as they take less than its gradients."""

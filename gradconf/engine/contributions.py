@@ -10,7 +10,7 @@ scaled, sample by sample, where float32 products of them could underflow or over
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -42,17 +42,18 @@ class Contribution:
         def pieces(self) -> int:
             """Into how many pieces the parameter can be cut."""
 
+        @property
+        def samples(self) -> int:
+            """How many samples there are, N."""
+
+        def sample(self, i: int) -> Tensor:
+            """Return the gradient of one sample, not scaled, in the memory order of the parameter."""
+
         def rows(self, low: int, high: int) -> Tensor:
-            """Return gradients of pieces low to high, shape `(N, high - low, ...)`."""
+            """Return gradients of pieces low to high, shape `(N, high - low, ...)`, scaled."""
 
     else:
         axis = 0
-
-    def sample(self, i: int) -> Tensor:
-        """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        alone = replace(self, **{name: v[i : i + 1] for name, v in values.items() if isinstance(v, Tensor)})
-        return alone.rows(0, self.pieces)
 
 
 @dataclass
@@ -79,9 +80,14 @@ class Rows(Contribution):
         """Into how many pieces the parameter can be cut, along its first dimension."""
         return self.gradients.shape[1] if self.gradients.dim() > 1 else 1
 
+    @property
+    def samples(self) -> int:
+        """How many samples there are, N."""
+        return len(self.gradients)
+
     def sample(self, i: int) -> Tensor:
-        """Return the gradient of one sample, to be multiplied by 2^exponent_i."""
-        return torch.ldexp(self.gradients[i], -self.exponent[i])
+        """Return the gradient of one sample, of the parameter's shape."""
+        return self.gradients[i]
 
     def rows(self, low: int, high: int) -> Tensor:
         """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""
@@ -110,6 +116,16 @@ class Lookup(Contribution):
         """Take indices of shape `(N, T)` and output gradients of shape `(N, T, rest)`."""
         exponent = exponents(d)
         return cls(indices, scaled(d, exponent), exponent, pieces)
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are, N."""
+        return len(self.d)
+
+    def sample(self, i: int) -> Tensor:
+        """Return the gradient of one sample, shape `(pieces, rest)`."""
+        d = torch.ldexp(self.d[i], self.exponent[i])
+        return d.new_zeros(self.pieces, d.shape[1]).index_add_(0, self.indices[i], d)
 
     def rows(self, low: int, high: int) -> Tensor:
         """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""
@@ -155,6 +171,15 @@ class Outer(Contribution):
         """Return the inputs with each number once, shape `(N, inputs)`."""
         a, n = self.a, len(self.a)
         return a.reshape(n, -1) if a.dim() == 4 else a.as_strided((n, self.inputs), (self.inputs, 1))
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are, N."""
+        return len(self.d)
+
+    def sample(self, i: int) -> Tensor:
+        """Return the gradient of one sample, shape `(groups, C, K)`."""
+        return self.d[i] @ self.a[i].reshape(self.d.shape[1], self.inner, -1).mT
 
     def dense(self, numbers: int) -> bool:
         """Tell whether gradients are plain sums of outer products with so many numbers, with nothing to unfold."""
@@ -225,8 +250,8 @@ class Outer(Contribution):
         each = list(zip(a, d, strict=True))  # of shape (N T, K) and (N T, C), a group
         ones = None  # (N T,)
         if self.bias and not plain(self.a_exponent):
-            ones = torch.ldexp(d.new_ones(n), -self.a_exponent).repeat_interleave(positions)
-        step = min(panel(n), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
+            ones = factors(self.a_exponent, d[0, :n, 0]).repeat_interleave(positions)
+        step = min(panel(n, d.device), max(1, PRODUCTS // (n * positions**2 * d.element_size())))
         for k in range(0, n, step):
             rows, columns = slice(k * positions, min(k + step, n) * positions), slice(k * positions, None)
             parts = []

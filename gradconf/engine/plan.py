@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gradconf.engine.contributions import Contribution, Outer, Rows
 from gradconf.engine.rules import RULES
-from gradconf.engine.scaling import plain
 from gradconf.engine.tape import Use
 from gradconf.isolation import constant_parameters, steady_losses
 from gradconf.problems import Problem
@@ -83,7 +82,7 @@ class Plan:
         losses: of it and of another sample, each alone, by their number.
         activations: bytes a sample that forward and backward hold.
         checks: paths to be judged, whether the samples are certain to be where rules look for them, how far the rules'
-            gradient of the sample is off, that gradient's norm, and the exponent of both.
+            gradient of the sample is off, and that gradient's norm.
         squared: the squared norm of its gradient with respect to what rules handle.
         calls: signatures of the uses, in order; every later run must have the same.
         others: which parameters reach functions without a rule; the same then too.
@@ -96,7 +95,7 @@ class Plan:
     alone: dict[str, Tensor | None]
     losses: dict[int, float]
     activations: int
-    checks: list[tuple[Path, bool, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    checks: list[tuple[Path, bool, Tensor, Tensor]] = field(default_factory=list)
     squared: float = 0.0
     calls: list[tuple] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
@@ -176,8 +175,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int) -> None:
     elif len({contribution.axis for contribution in taken}) > 1:
         path.fall_back("its uses are cut into pieces differently")
     elif uses:
-        gradient = taken[0].exponent.new_zeros(path.numbers, dtype=plan.dtype) if gradient is None else gradient
-        in_rows = all(use.shape[0] == len(taken[0].exponent) for use, _ in uses)
+        in_rows = all(use.shape[0] == taken[0].samples for use, _ in uses)
         plan.checks.append((path, in_rows, *_difference(taken, gradient, row)))
         _choose(path, taken, plan.samples)
 
@@ -193,13 +191,12 @@ def join(plan: Plan, ready: dict[str, Uses]) -> None:
 
 def judge(plan: Plan) -> set[str]:
     """Let parameters fall back whose gradients by rules are not those of the sample alone; return the reasons."""
-    columns = list(zip(*plan.checks, strict=True)) or [()] * 5
-    errors, norms, powers = (torch.stack(column).tolist() if column else [] for column in columns[2:])
-    errors, norms = (list(map(math.ldexp, column, powers)) for column in (errors, norms))
+    found = torch.stack([x for check in plan.checks for x in check[2:]]).tolist() if plan.checks else []
+    errors, norms = found[::2], found[1::2]
     near, nothing = (1e-2, 1e-6) if plan.dtype == torch.float32 else (1e-7, 1e-13)
     whole = math.hypot(*norms)
     reasons = set()
-    for path, in_rows, error, norm in zip(*columns[:2], errors, norms, strict=True):
+    for (path, in_rows, *_), error, norm in zip(plan.checks, errors, norms, strict=True):
         # rounding may be all there is of a gradient, such as that of a bias that a softmax does not feel
         if not (error <= near * norm or error <= nothing * whole):
             path.fall_back(OTHER_GRADIENT)
@@ -213,36 +210,29 @@ def judge(plan: Plan) -> set[str]:
     return reasons
 
 
-def _difference(taken: list[Contribution], gradient: Tensor, row: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the norms of the difference between a gradient and what contributions give, and of the gradient.
-
-    Both are to be multiplied by a power of two, of which the exponent comes last.
-    """
-    powers = [contribution.exponent[row] for contribution in taken]
-    power = powers[0] if len(taken) == 1 else torch.stack(powers).amax()
-    down = None if plain(power) else torch.ldexp(torch.ones_like(power, dtype=gradient.dtype), -power)
-    gradient = gradient if down is None else gradient * down
-    if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(gradient.numel()):
-        a, d = taken[0].a[row, 0], taken[0].d[row, 0]
-        return *_dense_difference(gradient, a, d if down is None else d * down), power
-    norm, rest = torch.linalg.vector_norm(gradient), gradient
-    for contribution, exponent in zip(taken, powers, strict=True):
+def _difference(taken: list[Contribution], gradient: Tensor | None, row: int) -> tuple[Tensor, Tensor]:
+    """Return the norms of the difference between a gradient and what contributions give, and of the gradient."""
+    rest = torch.zeros_like(taken[0].sample(row)) if gradient is None else gradient
+    norm = torch.linalg.vector_norm(rest, dtype=torch.float64)  # in float32, squares of tiny numbers would be zero
+    if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(rest.numel()):
+        return _dense_difference(rest, norm, taken[0].a[row, 0], taken[0].d[row, 0]), norm
+    for contribution in taken:
         formed = contribution.sample(row)
         if formed.numel() != rest.numel():
-            return torch.full_like(norm, math.inf), norm, power
-        rest = rest - (formed if len(taken) == 1 else torch.ldexp(formed, exponent - power)).reshape(rest.shape)
-    return torch.linalg.vector_norm(rest), norm, power
+            return torch.full_like(norm, math.inf), norm
+        rest = rest - formed.reshape(rest.shape)
+    return torch.linalg.vector_norm(rest, dtype=torch.float64), norm
 
 
-def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the norms of `gradient - d a^T` and of gradient, for `(K, T)` and `(C, T)`, without forming it all."""
-    gradient, norm, step = gradient.view(len(d), len(a)), torch.linalg.vector_norm(gradient), max(1, PART // len(a))
+def _dense_difference(gradient: Tensor, norm: Tensor, a: Tensor, d: Tensor) -> Tensor:
+    """Return the norm of `gradient - d a^T`, for `(K, T)` and `(C, T)`, without forming it all; norm is gradient's."""
+    gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
     if a.shape[1] == 1 and gradient.dtype == torch.float32:  # |G|^2 - 2 d.(G a) + |d|^2 |a|^2, good to 1e-3 |G|
-        a, d = a[:, 0], d[:, 0]
-        return (norm * norm - d.dot(2 * torch.mv(gradient, a) - d * a.dot(a))).clamp_(min=0).sqrt_(), norm
+        towards, a, d = (gradient @ a).double(), a.double(), d.double()
+        return (norm * norm - (d * (2 * towards - d * a.square().sum())).sum()).clamp_(min=0).sqrt_()
     parts = zip(gradient.split(step), d.split(step), strict=True)
-    rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1)) for g, x in parts]
-    return torch.linalg.vector_norm(torch.stack(rests)), norm
+    rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1), dtype=torch.float64) for g, x in parts]
+    return torch.linalg.vector_norm(torch.stack(rests))
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:

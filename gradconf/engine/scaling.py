@@ -3,6 +3,8 @@
 Where products would neither underflow nor overflow anyhow, exponents are 0, and a CPU then spares the multiplication.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,10 @@ LOWEST = -126  # exponent of float32's smallest normal number, and of zero
 MILD = 2.0**24  # a product of four norms between 1 / MILD and MILD is a normal number
 
 
-def panel(n: int) -> int:
+def panel(n: int, device: torch.device) -> int:
     """Return how many rows of a symmetric `(n, n)` product to compute at a time, to skip the lower triangle."""
+    if device.type == "cuda":
+        return 1024  # a smaller product would not fill it
     return 32 if n < 256 else 128
 
 
@@ -21,13 +25,14 @@ def exponents(values: Tensor) -> Tensor:
     On a CPU they are all 0 where every sample's values can be multiplied as they are. A GPU would have to wait to know.
     """
     values = values[:, None] if values.dim() == 1 else values
-    if not values.is_cuda:
-        least, most = torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim()))).aminmax()
+    rest = tuple(range(1, values.dim()))
+    if values.is_cuda:
+        largest = torch.linalg.vector_norm(values, math.inf, dim=rest)
+    else:
+        least, most = torch.linalg.vector_norm(values, dim=rest).aminmax()
         if least.item() > 1 / MILD and most.item() < MILD:
             return torch.zeros((), dtype=torch.int32).expand(len(values))
-    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
-    flat = values.permute(0, *order).reshape(len(values), -1)  # in memory order, to spare a copy
-    largest = torch.maximum(flat.amax(1), -flat.amin(1))
+        largest = torch.maximum(values.amax(rest), -values.amin(rest))
     return torch.frexp(largest.clamp_(2.0 ** (LOWEST - 1), 2.0 ** (-LOWEST - 1))).exponent
 
 
@@ -43,7 +48,7 @@ def added(exponent: Tensor, other: Tensor) -> Tensor:
 
 def factors(exponent: Tensor, values: Tensor) -> Tensor:
     """Return `2^(-exponent_i)`, shape `(N, 1, ...)`, to multiply values of shape `(N, ...)` with."""
-    return torch.ldexp(torch.ones_like(exponent, dtype=values.dtype), -exponent).view(-1, *[1] * (values.dim() - 1))
+    return torch.pow(2.0, -exponent.to(values.dtype)).view(-1, *[1] * (values.dim() - 1))
 
 
 def scaled(values: Tensor, exponent: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def test_a_minibatch_gram_keeps_within_max_memory(gpu):
     model, x, y = problem(gpu, 1024)
     batches = minibatches(x, y, batch_size=8, generator=torch.Generator().manual_seed(0))
     minibatch_gram(model, cross_entropy, batches[:2])
-    bound = 80 * MIB  # a quarter of the 128 gradients; those of the largest weights take 36 MiB
+    bound = 160 * MIB  # half of the 128 gradients; those of the largest weights take 72 MiB
     activations = peak(lambda: cross_entropy(model(batches[0][0]), batches[0][1]).mean().backward())
     model.zero_grad(set_to_none=True)
     parameters = 4 * 4 * sum(p.numel() for p in model.parameters())  # copies, and one gradient, also as a row
