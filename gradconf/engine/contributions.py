@@ -42,10 +42,6 @@ class Contribution:
         def pieces(self) -> int:
             """Into how many pieces the parameter can be cut."""
 
-        @property
-        def samples(self) -> int:
-            """How many samples there are, N."""
-
         def sample(self, i: int) -> Tensor:
             """Return the gradient of one sample, not scaled, in the memory order of the parameter."""
 
@@ -80,11 +76,6 @@ class Rows(Contribution):
         """Into how many pieces the parameter can be cut, along its first dimension."""
         return self.gradients.shape[1] if self.gradients.dim() > 1 else 1
 
-    @property
-    def samples(self) -> int:
-        """How many samples there are, N."""
-        return len(self.gradients)
-
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, of the parameter's shape."""
         return self.gradients[i]
@@ -116,11 +107,6 @@ class Lookup(Contribution):
         """Take indices of shape `(N, T)` and output gradients of shape `(N, T, rest)`."""
         exponent = exponents(d)
         return cls(indices, scaled(d, exponent), exponent, pieces)
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are, N."""
-        return len(self.d)
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, shape `(pieces, rest)`."""
@@ -171,11 +157,6 @@ class Outer(Contribution):
         """Return the inputs with each number once, shape `(N, inputs)`."""
         a, n = self.a, len(self.a)
         return a.reshape(n, -1) if a.dim() == 4 else a.as_strided((n, self.inputs), (self.inputs, 1))
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are, N."""
-        return len(self.d)
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, shape `(groups, C, K)`."""

@@ -156,8 +156,7 @@ class Pass:
         self.done |= ready.keys()
         undecided = {name: uses for name, uses in ready.items() if name in self.plan.alone}
         for name, uses in undecided.items():
-            row = self.places[self.plan.sample] - rows.start
-            decide(self.plan, name, uses, row)
+            decide(self.plan, name, uses, self.places[self.plan.sample] - rows.start, rows.stop - rows.start)
         join(self.plan, undecided)
         for name, uses in ready.items():
             path = self.plan.paths[name]

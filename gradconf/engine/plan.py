@@ -154,7 +154,7 @@ def contributions(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
 
 
 @torch.no_grad()
-def decide(plan: Plan, name: str, uses: Uses, row: int) -> None:
+def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
     """Choose a parameter's path.
 
     Args:
@@ -162,6 +162,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int) -> None:
         name: of the parameter.
         uses: all its uses that a gradient reached, and what they contribute, None where there is no rule.
         row: where the sample that was run alone is among those that contribute.
+        n: how many contribute.
     """
     path, gradient, other = plan.paths[name], plan.alone.pop(name), plan.others.get(name)
     taken = [contribution for _, contribution in uses if contribution is not None]
@@ -175,7 +176,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int) -> None:
     elif len({contribution.axis for contribution in taken}) > 1:
         path.fall_back("its uses are cut into pieces differently")
     elif uses:
-        in_rows = all(use.shape[0] == taken[0].samples for use, _ in uses)
+        in_rows = all(use.shape[0] == n for use, _ in uses)
         plan.checks.append((path, in_rows, *_difference(taken, gradient, row)))
         _choose(path, taken, plan.samples)
 
