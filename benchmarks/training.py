@@ -156,14 +156,12 @@ def table(results: dict) -> str:
     for column in ("images_per_second", "left_out"):
         if column not in rows:
             rows[column] = None
-    peaks = rows.peak_gflops.dropna()
     rows["share"] = rows.gflops / rows.groupby(rows.way.str.contains("TF32")).peak_gflops.transform("max")
     ways = [way for way in WAYS if rows.images_per_second[rows.way == way].notna().any()]
     lines = [
         f"Measured on {facts['date'][:10]}: {facts['device']}, {cores(facts)}, torch "
-        f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. A matrix product "
-        f"ran at {peaks.min():.0f} to {peaks.max():.0f} GFLOP/s, the faster of which is the peak. Repeat it with "
-        f"`{facts['command']}`.",
+        f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. {_peaks(rows)} Repeat it "
+        f"with `{facts['command']}`.",
         "",
         f"| network | GFLOP an image | {' | '.join(ways)} |",
         f"| --- | ---: |{' ---: |' * len(ways)}",
@@ -177,6 +175,15 @@ def table(results: dict) -> str:
         reasons.setdefault(str(row.left_out), []).append(f"*{row.way}*")
     told = [f"- {', '.join(dict.fromkeys(left))}: {reason}" for reason, left in reasons.items()]
     return "\n".join([*lines, *(["", "Left out:", "", *told] if told else [])]) + "\n"
+
+
+def _peaks(rows: pd.DataFrame) -> str:
+    with_tf32 = rows.way.str.contains("TF32") & rows.peak_gflops.notna()
+    peaks = rows.peak_gflops[~with_tf32].dropna()
+    told = f"A matrix product ran at {peaks.min():.0f} to {peaks.max():.0f} GFLOP/s, the faster of which is the peak"
+    if with_tf32.any():
+        told += f"; that of TF32 is {rows.peak_gflops[with_tf32].max():.0f} GFLOP/s"
+    return told + "."
 
 
 def _cell(rows: pd.DataFrame) -> str:
