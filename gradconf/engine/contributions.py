@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,44 +25,18 @@ PRODUCTS = 2**24  # bytes of products between positions at a time
 
 
 @dataclass
-class Contribution:
-    """Per-sample gradients of one parameter through one use; `rows` forms those of some pieces of the parameter."""
-
-    if TYPE_CHECKING:  # fields in some, properties in others
-
-        @property
-        def axis(self) -> int:
-            """Along which dimension of the parameter pieces are cut."""
-
-        @property
-        def exponent(self) -> Tensor:
-            """Exponent of the gradients, shape `(N,)`."""
-
-        @property
-        def pieces(self) -> int:
-            """Into how many pieces the parameter can be cut."""
-
-        def sample(self, i: int) -> Tensor:
-            """Return the gradient of one sample, not scaled, in the memory order of the parameter."""
-
-        def rows(self, low: int, high: int) -> Tensor:
-            """Return gradients of pieces low to high, shape `(N, high - low, ...)`, scaled."""
-
-    else:
-        axis = 0
-
-
-@dataclass
-class Rows(Contribution):
+class Rows:
     """Gradients that are small enough to be held: of biases and affine norms.
 
     Attributes:
         gradients: shape `(N, *parameter)`.
         joins: the weights' contribution, for a bias that is the weight of one more input, which is always 1.
+        axis: along which dimension of the parameter pieces are cut.
     """
 
     gradients: Tensor
     joins: "Outer | None" = None
+    axis: ClassVar[int] = 0
 
     @cached_property
     def exponent(self) -> Tensor:
@@ -87,7 +61,7 @@ class Rows(Contribution):
 
 
 @dataclass
-class Lookup(Contribution):
+class Lookup:
     """Gradients of a table of which each sample reads some rows: embeddings.
 
     Attributes:
@@ -95,12 +69,14 @@ class Lookup(Contribution):
         d: output gradients, shape `(N, T, rest)`, zero where reading has no gradient.
         exponent: shape `(N,)`.
         pieces: rows of the table.
+        axis: along which dimension of the parameter pieces are cut.
     """
 
     indices: Tensor
     d: Tensor
     exponent: Tensor
     pieces: int
+    axis: ClassVar[int] = 0
 
     @classmethod
     def of(cls, indices: Tensor, d: Tensor, pieces: int) -> "Lookup":
@@ -125,7 +101,7 @@ class Lookup(Contribution):
 
 
 @dataclass
-class Outer(Contribution):
+class Outer:
     """Gradients that are sums of outer products: linear layers and convolutions.
 
     Attributes:
@@ -256,6 +232,9 @@ class Outer(Contribution):
     def _samples_at_once(self) -> int:
         each = (math.prod(self.a.shape[1:]) + self.d[0].numel()) * self.a.element_size()
         return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
+
+
+Contribution = Rows | Lookup | Outer  # each has `axis`, `pieces`, `exponent`, `rows` and `sample`
 
 
 def _laid_out(values: Tensor, exponent: Tensor, memory: Tensor) -> Tensor:
