@@ -91,7 +91,7 @@ binder: $(READY)  ## install what environment.yml asks pip for, as Binder does, 
 release:  ## commit and tag a release: make release VERSION=0.2.0; with DRY=1 show what that would change
 	$(PYTHON) -m release.prepare $(VERSION) $(if $(DRY),--dry-run)
 
-bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in about 25 minutes
+bench: $(BENCH)/.ready  ## compare ways to compute the Gram matrix, in 25 to 40 minutes
 	$(BENCH)/bin/python -m benchmarks.run
 	$(BENCH)/bin/python -m benchmarks.report
 

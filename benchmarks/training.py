@@ -160,8 +160,8 @@ def table(results: dict) -> str:
     ways = [way for way in WAYS if rows.images_per_second[rows.way == way].notna().any()]
     lines = [
         f"Measured on {facts['date'][:10]}: {facts['device']}, {cores(facts)}, torch "
-        f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. {_peaks(rows)} Repeat it "
-        f"with `{facts['command']}`.",
+        f"{facts['packages']['torch']}, commit {facts['commit'][:12]}; mini-batches of {BATCH}. {_peaks(rows)} "
+        f"Repeat it with `{facts['command']}`.",
         "",
         f"| network | GFLOP an image | {' | '.join(ways)} |",
         f"| --- | ---: |{' ---: |' * len(ways)}",
