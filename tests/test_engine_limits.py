@@ -10,6 +10,7 @@ from torch import nn
 from zoo import ZOO, parameter, squares
 
 from gradconf import cosine, gram, grams, reference
+from gradconf.engine.plan import _dense_difference
 from gradconf.isolation import full_precision
 from gradconf.models import cnn, mlp
 
@@ -158,3 +159,20 @@ def test_more_samples_than_a_matrix_can_hold_are_refused(monkeypatch):
     made = case(nn.Linear(4, 3), 4, n=8)
     with pytest.raises(MemoryError, match=r"8 x 8 numbers take 1\.5 KiB.*measure fewer samples.*upper bound"):
         quietly(gram, made)
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_how_far_a_gradient_is_off_is_seen_at_any_scale(scale, positions):
+    a, d, off = torch.randn(30, positions), scale * torch.randn(20, positions), 0.1 * scale * torch.randn(20, 30)
+    gradient = d @ a.T + off
+    norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    expected = torch.linalg.vector_norm(off, dtype=torch.float64).item()
+    assert _dense_difference(gradient, norm, a, d).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_overflow_on_the_way_is_no_agreement():
+    a, d = torch.full((30, 1), 1e30), torch.ones(20, 1)
+    gradient = 2 * d @ a.T
+    norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    assert not _dense_difference(gradient, norm, a, d) < 0.1 * norm

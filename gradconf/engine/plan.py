@@ -230,7 +230,7 @@ def _dense_difference(gradient: Tensor, norm: Tensor, a: Tensor, d: Tensor) -> T
     gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
     if a.shape[1] == 1 and gradient.dtype == torch.float32:  # |G|^2 - 2 d.(G a) + |d|^2 |a|^2, good to 1e-3 |G|
         towards, a, d = (gradient @ a).double(), a.double(), d.double()
-        return (norm * norm - (d * (2 * towards - d * a.square().sum())).sum()).clamp_(min=0).sqrt_()
+        return (norm * norm - (d * (2 * towards - d * a.square().sum())).sum()).abs_().sqrt_()
     parts = zip(gradient.split(step), d.split(step), strict=True)
     rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1), dtype=torch.float64) for g, x in parts]
     return torch.linalg.vector_norm(torch.stack(rests))
