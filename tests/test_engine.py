@@ -1,4 +1,5 @@
 import gc
+import math
 import warnings
 import weakref
 
@@ -13,7 +14,7 @@ from zoo import ZOO, apply, layer, parameter, tokens
 
 from gradconf import cross_gram, explain, gram, layer_grams, measure, reference
 from gradconf.engine import rules
-from gradconf.engine.budget import Budget
+from gradconf.engine.budget import BLOCK, Budget
 from gradconf.engine.contributions import Rows
 from gradconf.engine.run import make_plan
 from gradconf.models import cnn, mlp
@@ -36,7 +37,7 @@ def plan(made):
 
 def enough(made, samples_at_once):
     """What max_memory runs so many samples at a time."""
-    return 4 * samples_at_once * plan(made).activations
+    return math.ceil(samples_at_once * plan(made).activations / BLOCK)
 
 
 def take(made, rows):
@@ -71,7 +72,7 @@ def test_memory_does_not_show_in_the_result(name, samples_at_once):
 @pytest.mark.parametrize("name", ZOO)
 def test_blocks_for_speed_do_not_show_in_the_result(name, monkeypatch):
     made = ZOO[name]()
-    activations = enough(made, 1) // 4
+    activations = plan(made).activations
     for size, value in {"LARGE": 0, "PART": 2 * activations, "FEW": 1}.items():
         monkeypatch.setattr(f"gradconf.engine.budget.{size}", value)
     problem = pose_alone(made.model, made.loss_fn, made.inputs, made.targets)

@@ -11,7 +11,7 @@ from gradconf.problems import Problem
 Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
 
 # Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
-AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 1 / 4, 5 / 8, 1 / 16
+AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 3 / 16, 11 / 16, 1 / 16
 LARGE, PART = 2**28, 2**26  # bytes of activations that a CPU better runs in blocks, and of such a block
 FEW = 32  # samples: a smaller block loses more than it gains
 PIECE = 2**24  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
