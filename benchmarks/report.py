@@ -75,7 +75,7 @@ def tables(results: dict) -> str:
             _pivot(main_cases, lambda r: "–" if pd.isna(r.peak_mib) else _size(r.peak_mib)),
             "**Work**: billions of operations (GFLOP) in matrix products, convolutions and attention, and the share "
             "of the matrix product's speed at which they were done.",
-            _pivot(main_cases, lambda r: f"{r.gflop:.3g} · {100 * r.fraction_of_peak:.0f} %"),
+            _pivot(main_cases, lambda r: f"{_digits(r.gflop)} · {100 * r.fraction_of_peak:.0f} %"),
         ]
     parts += [_agreement(table), _left_out(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -175,7 +175,7 @@ def _label_ends(axes: Axes, lines: dict[str, pd.DataFrame]) -> None:
 
 
 def _digits(number: float) -> str:
-    return f"{number:.0f}" if number >= 100 else f"{number:.2g}" if number < 1 else f"{number:.3g}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}" if number < 1 else f"{number:.3g}"
 
 
 def _size(mib: float) -> str:
