@@ -49,16 +49,16 @@ def copied_buffers(model: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    holders = [module._buffers for module in model.modules() if module._buffers]
-    before = [dict(holder) for holder in holders]
-    copies = {id(buffer): buffer.detach().clone() for held in before for buffer in held.values() if buffer is not None}
+    before = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
+    every = [buffer for _, held in before for buffer in held.values() if buffer is not None]
+    copies = {id(buffer): buffer.detach().clone() for buffer in every}
     try:
-        for holder in holders:
-            holder.update((name, copies.get(id(buffer))) for name, buffer in list(holder.items()))
+        for module, held in before:
+            module._buffers.update((name, copies.get(id(buffer))) for name, buffer in held.items())
         yield
     finally:
-        for holder, held in zip(holders, before, strict=True):
-            holder.update(held)
+        for module, held in before:
+            module._buffers.update(held)
 
 
 @contextmanager

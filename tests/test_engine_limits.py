@@ -1,4 +1,5 @@
 import re
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from zoo import ZOO, parameter, squares
 
 from gradconf import cosine, gram, grams, reference
-from gradconf.engine.plan import _dense_difference
+from gradconf.engine.plan import _dense_difference, _rank_one_difference
 from gradconf.isolation import full_precision
 from gradconf.models import cnn, mlp
 
@@ -161,18 +162,82 @@ def test_more_samples_than_a_matrix_can_hold_are_refused(monkeypatch):
         quietly(gram, made)
 
 
-@pytest.mark.parametrize("positions", [1, 3])
-@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
-def test_how_far_a_gradient_is_off_is_seen_at_any_scale(scale, positions):
-    a, d, off = torch.randn(30, positions), scale * torch.randn(20, positions), 0.1 * scale * torch.randn(20, 30)
-    gradient = d @ a.T + off
+def off_by(difference, gradient, a, d):
+    """The norm of `gradient - d a^T`, as the check of a sample finds it."""
     norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    if difference is _rank_one_difference:
+        return difference(gradient, norm, a[:, 0], d[:, 0]).item()
+    return difference(gradient, a, d).item()
+
+
+@pytest.mark.parametrize(("difference", "positions"), [(_rank_one_difference, 1), (_dense_difference, 3)])
+@pytest.mark.parametrize("shape", [(20, 30), (1, 10**6), (10**6, 1)])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_how_far_a_gradient_is_off_is_seen_at_any_scale(scale, shape, difference, positions):
+    c, k = shape
+    a, d, off = 1 + torch.rand(k, positions), scale * torch.rand(c, positions), 0.1 * scale * torch.randn(c, k)
     expected = torch.linalg.vector_norm(off, dtype=torch.float64).item()
-    assert _dense_difference(gradient, norm, a, d).item() == pytest.approx(expected, rel=1e-3)
+    assert off_by(difference, d @ a.T + off, a, d) == pytest.approx(expected, rel=2e-3)
 
 
 def test_an_overflow_on_the_way_is_no_agreement():
     a, d = torch.full((30, 1), 1e30), torch.ones(20, 1)
     gradient = 2 * d @ a.T
-    norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
-    assert not _dense_difference(gradient, norm, a, d) < 0.1 * norm
+    assert not off_by(_rank_one_difference, gradient, a, d) < 0.1 * gradient.double().norm()
+
+
+class SumOfSquares(torch.autograd.Function):
+    """A use of a parameter that no torch function shows."""
+
+    @staticmethod
+    def forward(ctx, w):
+        ctx.save_for_backward(w)
+        return w.square().sum()
+
+    @staticmethod
+    def backward(ctx, d):
+        return 2 * d * ctx.saved_tensors[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_bias_is_not_lost_with_weights_that_fall_back(dtype):
+    linear = nn.Linear(6, 5).to(dtype)
+    nn.init.normal_(linear.weight, std=1e-2)
+    made = case(Apply(lambda m, x: m.f(x) + SumOfSquares.apply(m.f.weight), f=linear), 6, loss_fn=squares, n=8)
+    made.model, made.inputs, made.targets = (
+        each.to(dtype) for each in (made.model, made.inputs, made.targets.double())
+    )
+    expected = quietly(reference.gram, made)
+    difference = (quietly(gram, made) - expected).abs() / expected.diagonal().max()
+    assert difference.max() < (1e-4 if dtype == torch.float32 else 1e-10)
+
+
+def test_two_precisions_in_one_model():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3, bias=False).double()
+
+        def forward(self, x):
+            return self.b(self.a(x.float()).double())
+
+    x = 0.1 * torch.randn(8, 6)
+    x[4] = 1e4 * torch.randn(6)
+    task = Mixed(), squares, x, torch.zeros(8, dtype=torch.float64)
+    expected = reference.gram(*task)
+    lengths = expected.diagonal().sqrt()
+    assert ((gram(*task) - expected).abs() / (lengths[:, None] * lengths)).max() < 1e-5
+
+
+@pytest.mark.parametrize("max_memory", [None, 20_000])
+def test_a_model_that_counts_its_calls_counts_anew_in_each_block(max_memory):
+    def forward(m, x):
+        m.calls += 1
+        return m.f(x) * m.w.exp() * m.calls  # w falls back
+
+    model = Apply(forward, f=nn.Linear(4, 3).double(), w=parameter(3))
+    model.register_buffer("calls", torch.tensor(0.0, dtype=torch.float64))
+    task = model, squares, torch.randn(9, 4, dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert_same(gram(*task, max_memory=max_memory), reference.gram(*task))

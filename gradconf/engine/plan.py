@@ -20,6 +20,7 @@ from gradconf.problems import Problem
 Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
 PART = 2**17  # numbers of a gradient to form at a time
+SHORT = 2**12  # numbers that float32 sums well enough for a check
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 
 
@@ -177,7 +178,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         path.fall_back("its uses are cut into pieces differently")
     elif uses:
         in_rows = all(use.shape[0] == n for use, _ in uses)
-        plan.checks.append((path, in_rows, *_difference(taken, gradient, row)))
+        plan.checks.append((path, in_rows, *_difference(taken, gradient, row, plan.dtype)))
         _choose(path, taken, plan.samples)
 
 
@@ -207,16 +208,24 @@ def judge(plan: Plan) -> set[str]:
             plan.squared += norm**2
             continue
         reasons.add(path.reason)
+    for path in plan.paths.values():
+        if path.joins and plan.paths[path.joins].way != CONTRACT:
+            path.joins = ""  # its weights fall back, so it stands alone
     plan.checks.clear()
     return reasons
 
 
-def _difference(taken: list[Contribution], gradient: Tensor | None, row: int) -> tuple[Tensor, Tensor]:
+def _difference(
+    taken: list[Contribution], gradient: Tensor | None, row: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return the norms of the difference between a gradient and what contributions give, and of the gradient."""
     rest = torch.zeros_like(taken[0].sample(row)) if gradient is None else gradient
     norm = torch.linalg.vector_norm(rest, dtype=torch.float64)  # in float32, squares of tiny numbers would be zero
     if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(rest.numel()):
-        return _dense_difference(rest, norm, taken[0].a[row, 0], taken[0].d[row, 0]), norm
+        a, d = taken[0].a[row, 0], taken[0].d[row, 0]
+        rest = rest.view(len(d), len(a))
+        roughly = dtype == torch.float32 and a.shape[1] == 1 and min(rest.shape) <= SHORT
+        return (_rank_one_difference(rest, norm, a[:, 0], d[:, 0]) if roughly else _dense_difference(rest, a, d)), norm
     for contribution in taken:
         formed = contribution.sample(row)
         if formed.numel() != rest.numel():
@@ -225,12 +234,20 @@ def _difference(taken: list[Contribution], gradient: Tensor | None, row: int) ->
     return torch.linalg.vector_norm(rest, dtype=torch.float64), norm
 
 
-def _dense_difference(gradient: Tensor, norm: Tensor, a: Tensor, d: Tensor) -> Tensor:
-    """Return the norm of `gradient - d a^T`, for `(K, T)` and `(C, T)`, without forming it all; norm is gradient's."""
-    gradient, step = gradient.view(len(d), len(a)), max(1, PART // len(a))
-    if a.shape[1] == 1 and gradient.dtype == torch.float32:  # |G|^2 - 2 d.(G a) + |d|^2 |a|^2, good to 1e-3 |G|
-        towards, a, d = (gradient @ a).double(), a.double(), d.double()
-        return (norm * norm - (d * (2 * towards - d * a.square().sum())).sum()).abs_().sqrt_()
+def _rank_one_difference(gradient: Tensor, norm: Tensor, a: Tensor, d: Tensor) -> Tensor:
+    """Return `|G - d a^T|` from `|G|^2 - 2 d^T G a + |d|^2 |a|^2`, good to 1e-3 |G|, for `(K,)` and `(C,)`."""
+    sizes = [torch.linalg.vector_norm(v, dtype=torch.float64) for v in (a, d)]
+    x, y = (
+        (v / size.clamp(min=torch.finfo(size.dtype).tiny)).to(v.dtype) for v, size in zip((a, d), sizes, strict=True)
+    )
+    product, other = (y @ gradient, x) if len(d) < len(a) else (gradient @ x, y)  # the shorter sum in float32
+    size = sizes[0] * sizes[1]
+    return (norm * norm - 2 * size * (product.double() @ other.double()) + size * size).abs_().sqrt_()
+
+
+def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> Tensor:
+    """Return `|G - d a^T|`, formed some rows at a time, for `(K, T)` and `(C, T)`."""
+    step = max(1, PART // len(a))
     parts = zip(gradient.split(step), d.split(step), strict=True)
     rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1), dtype=torch.float64) for g, x in parts]
     return torch.linalg.vector_norm(torch.stack(rests))

@@ -11,7 +11,7 @@ from gradconf.engine.passes import Key, Pass, joined
 from gradconf.engine.plan import FALL_BACK, OTHER_GRADIENT, OtherWay, Plan, begin, judge, sentence
 from gradconf.engine.scaling import exponents, scaled
 from gradconf.gradients import per_sample_gradients
-from gradconf.isolation import copied_buffers, untouched
+from gradconf.isolation import untouched
 from gradconf.memory import bundles, keep_freed
 from gradconf.mixing import JOINT_SAMPLES
 from gradconf.problems import Problem
@@ -71,14 +71,16 @@ def _tried(problem: Problem) -> Plan:
     inputs, targets = (select(samples, torch.tensor(few)) for samples in (problem.inputs, problem.targets))
     two, places = replace(problem, inputs=inputs, targets=targets, samples=2), dict(zip(few, (0, 1), strict=True))
     try:
-        with copied_buffers(problem.model):
-            Pass(two, plan, Budget(0, 0, 2, math.inf, 0), places).run()
+        Pass(two, plan, Budget(0, 0, 2, math.inf, 0), places).run()
         doubtful = OTHER_GRADIENT in judge(plan)
     except Exception as error:
         plan.fall_back(sentence(error))
         doubtful = isinstance(error, OtherWay)
     if doubtful and problem.dtype == torch.float32:  # losses that are small differences of large numbers, say
-        return replace(_tried(problem.double()), activations=plan.activations, squared=math.nan)
+        try:
+            return replace(_tried(problem.double()), activations=plan.activations)
+        except Exception as error:  # a part that stays in float32, say
+            plan.fall_back(sentence(error))
     return plan
 
 
@@ -90,15 +92,14 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
         budget.refuse_too_little(plan)
         added = [path for path in plan.paths.values() if path.fast and not joined(path, key)]
         todo = {path.name: list(budget.pieces(path, form=False)) for path in added}
-    with copied_buffers(problem.model):
-        while todo is None or todo:
-            one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
-            one.run()
-            todo = one.rest
-        if any(path.fast for path in plan.paths.values()):
-            _check_one(total, plan, problem.dtype)
-        _fall_back(problem, plan, key, total, max_memory)
-        return total.result()
+    while todo is None or todo:
+        one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
+        one.run()
+        todo = one.rest
+    if any(path.fast for path in plan.paths.values()):
+        _check_one(total, plan, problem.dtype)
+    _fall_back(problem, plan, key, total, max_memory)
+    return total.result()
 
 
 def _check_one(total: Accumulator, plan: Plan, dtype: torch.dtype) -> None:
