@@ -23,7 +23,7 @@ def per_sample_gradients(problem: Problem, *, at_once: int = JOINT_SAMPLES) -> T
     `gradconf.reference`, with a warning.
 
     Args:
-        problem: what is measured.
+        problem: what is measured, `untouched` by the caller.
         at_once: most samples to run together.
 
     Returns:
@@ -32,8 +32,7 @@ def per_sample_gradients(problem: Problem, *, at_once: int = JOINT_SAMPLES) -> T
     Raises:
         ValueError: if samples influence each other or the losses are unusable.
     """
-    with untouched(problem.model):
-        together = _joint_losses(problem, max(at_once, 2))
+    together = _joint_losses(problem, max(at_once, 2))
     size = sum(p.numel() for p in problem.params.values())
     step = max(1, min(problem.samples, BLOCK_NUMBERS // max(size, 1), at_once))
     starts = range(0, problem.samples, step)

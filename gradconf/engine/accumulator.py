@@ -52,7 +52,8 @@ class Accumulator:
             rows = slice(k, k + len(values))
             if power is not None:
                 values = values.double().mul_(power[rows, None]).mul_(power[k:])
-            self.sums[key][rows, k:].copy_(values) if first else self.sums[key][rows, k:].add_(values)
+            total = self.sums[key][rows, k:]
+            total.copy_(values) if first else total.add_(values)
 
     def entry(self, i: int) -> float:
         """Return what the matrices so far add up to at `(i, i)`."""

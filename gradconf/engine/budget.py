@@ -46,7 +46,8 @@ class Budget:
         can be held meanwhile.
         """
         number = problem.samples * problem.dtype.itemsize
-        everything, piece = plan.activations * problem.samples, CUDA_PIECE if problem.device.type == "cuda" else PIECE
+        everything = plan.activations * problem.samples
+        piece = CUDA_PIECE if problem.device.type == "cuda" else PIECE
         gradients = sum(path.numbers for path in plan.paths.values()) * number
         large = problem.device.type == "cpu" and everything > LARGE and plan.activations * FEW <= PART
         kept = large and everything + gradients <= HOLD * max_memory
