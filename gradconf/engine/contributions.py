@@ -46,6 +46,11 @@ class Rows:
         return exponents(self.gradients)
 
     @property
+    def sizes(self) -> tuple[Tensor, ...]:
+        """Exponents, shape `(N,)`, one of which is `LOWEST` where a sample's gradient is zero."""
+        return (self.exponent if self.joins is None else self.joins.d_exponent,)
+
+    @property
     def pieces(self) -> int:
         """Into how many pieces the parameter can be cut, along its first dimension."""
         return self.gradients.shape[1] if self.gradients.dim() > 1 else 1
@@ -83,6 +88,11 @@ class Lookup:
         """Take indices of shape `(N, T)` and output gradients of shape `(N, T, rest)`."""
         exponent = exponents(d)
         return cls(indices, scaled(d, exponent), exponent, pieces)
+
+    @property
+    def sizes(self) -> tuple[Tensor, ...]:
+        """Exponents, shape `(N,)`, one of which is `LOWEST` where a sample's gradient is zero."""
+        return (self.exponent,)
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, shape `(pieces, rest)`."""
@@ -123,6 +133,11 @@ class Outer:
     def of(cls, a: Tensor, d: Tensor, *, values: Tensor | None = None) -> "Outer":
         """Take inputs and output gradients of the shapes above, `values` being what `a` is a view of."""
         return cls(a, d, exponents(a if values is None else values), exponents(d))
+
+    @property
+    def sizes(self) -> tuple[Tensor, ...]:
+        """Exponents, shape `(N,)`, one of which is `LOWEST` where a sample's gradient is zero."""
+        return self.a_exponent, self.d_exponent
 
     @property
     def inputs(self) -> int:
@@ -234,7 +249,7 @@ class Outer:
         return max(1, (CUDA_CACHE if self.a.is_cuda else CACHE) // each)
 
 
-Contribution = Rows | Lookup | Outer  # each has `axis`, `pieces`, `exponent`, `rows` and `sample`
+Contribution = Rows | Lookup | Outer  # each has `axis`, `pieces`, `exponent`, `sizes`, `rows` and `sample`
 
 
 def _laid_out(values: Tensor, exponent: Tensor, memory: Tensor) -> Tensor:

@@ -127,6 +127,7 @@ class Pass:
         if self.total is not None:
             if judge(self.plan):
                 raise OtherWay("what was added is not to be trusted")
+            self.plan.unproven = {name: rows.start + row for name, row in self.plan.unproven.items()}
             self.budget.refuse_too_little(self.plan)
         self.plan.calls = [signature(use, rows.stop - rows.start, self.plan.paths) for use in tape.uses]
 

@@ -1,16 +1,11 @@
-"""The plan: which path each parameter takes, and the checks without which no path is trusted.
+"""The plan: which path each parameter takes, by what it costs and by whether rules are proved to hold for it."""
 
-One sample runs alone, by a plain backward pass. A parameter is handled by rules only if the gradient that they give for
-this sample, beside others, is the one that it has alone. So a use that nobody saw, a rule that does not fit, or samples
-that are not where the rules look for them cannot go unnoticed.
-"""
-
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from gradconf.engine import proof
 from gradconf.engine.contributions import Contribution, Outer, Rows
 from gradconf.engine.rules import RULES
 from gradconf.engine.tape import Use
@@ -19,9 +14,6 @@ from gradconf.problems import Problem
 
 Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
-PART = 2**17  # numbers of a gradient to form at a time
-SHORT = 2**12  # numbers that float32 sums well enough for a check
-OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 
 
 class OtherWay(RuntimeError):
@@ -82,8 +74,9 @@ class Plan:
         alone: its gradients by parameter name, until they have been compared.
         losses: of it and of another sample, each alone, by their number.
         activations: bytes a sample that forward and backward hold.
-        checks: paths to be judged, whether the samples are certain to be where rules look for them, how far the rules'
-            gradient of the sample is off, and that gradient's norm.
+        checks: of the rules' gradients of the sample, to be judged.
+        unproven: rows that have to tell, by the names of parameters of which the sample's gradient is zero.
+        refuted: why rules do not hold for parameters, as such rows told.
         squared: the squared norm of its gradient with respect to what rules handle.
         calls: signatures of the uses, in order; every later run must have the same.
         others: which parameters reach functions without a rule; the same then too.
@@ -96,16 +89,21 @@ class Plan:
     alone: dict[str, Tensor | None]
     losses: dict[int, float]
     activations: int
-    checks: list[tuple[Path, bool, Tensor, Tensor]] = field(default_factory=list)
+    checks: list[proof.Check] = field(default_factory=list)
+    unproven: dict[str, int] = field(default_factory=dict)
+    refuted: dict[str, str] = field(default_factory=dict)
     squared: float = 0.0
     calls: list[tuple] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
 
-    def fall_back(self, reason: str) -> None:
-        """Leave every parameter to `torch.func` or a loop."""
-        self.alone.clear()
+    def fall_back(self, reason: str, *names: str) -> None:
+        """Leave some parameters to `torch.func` or a loop, and with no names every one."""
+        for name in names or self.paths:
+            self.alone.pop(name, None)
+            self.paths[name].fall_back(reason)
         for path in self.paths.values():
-            path.fall_back(reason)
+            if path.joins and self.paths[path.joins].way != CONTRACT:
+                path.joins = ""  # its weights fall back, so it stands alone
 
 
 def begin(problem: Problem) -> Plan:
@@ -178,7 +176,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         path.fall_back("its uses are cut into pieces differently")
     elif uses:
         in_rows = all(use.shape[0] == n for use, _ in uses)
-        plan.checks.append((path, in_rows, *_difference(taken, gradient, row, plan.dtype)))
+        plan.checks.append(proof.check(name, taken, gradient, row, in_rows=in_rows, dtype=plan.dtype))
         _choose(path, taken, plan.samples)
 
 
@@ -193,64 +191,17 @@ def join(plan: Plan, ready: dict[str, Uses]) -> None:
 
 def judge(plan: Plan) -> set[str]:
     """Let parameters fall back whose gradients by rules are not those of the sample alone; return the reasons."""
-    found = torch.stack([x for check in plan.checks for x in check[2:]]).tolist() if plan.checks else []
-    errors, norms = found[::2], found[1::2]
-    near, nothing = (1e-2, 1e-6) if plan.dtype == torch.float32 else (1e-7, 1e-13)
-    whole = math.hypot(*norms)
     reasons = set()
-    for (path, in_rows, *_), error, norm in zip(plan.checks, errors, norms, strict=True):
-        # rounding may be all there is of a gradient, such as that of a bias that a softmax does not feel
-        if not (error <= near * norm or error <= nothing * whole):
-            path.fall_back(OTHER_GRADIENT)
-        elif norm == 0 and not in_rows:
-            path.fall_back("the gradient of the sample to check it on is zero")
-        else:
-            plan.squared += norm**2
+    for check, norm, reason in proof.judged(plan.checks, plan.dtype):
+        if reason:
+            reasons.add(reason)
+            plan.fall_back(reason, check.name)
             continue
-        reasons.add(path.reason)
-    for path in plan.paths.values():
-        if path.joins and plan.paths[path.joins].way != CONTRACT:
-            path.joins = ""  # its weights fall back, so it stands alone
+        plan.squared += norm**2
+        if norm == 0 and (row := check.witness(plan.unproven.values())) is not None:
+            plan.unproven[check.name] = row
     plan.checks.clear()
     return reasons
-
-
-def _difference(
-    taken: list[Contribution], gradient: Tensor | None, row: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return the norms of the difference between a gradient and what contributions give, and of the gradient."""
-    rest = torch.zeros_like(taken[0].sample(row)) if gradient is None else gradient
-    norm = torch.linalg.vector_norm(rest, dtype=torch.float64)  # in float32, squares of tiny numbers would be zero
-    if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(rest.numel()):
-        a, d = taken[0].a[row, 0], taken[0].d[row, 0]
-        rest = rest.view(len(d), len(a))
-        roughly = dtype == torch.float32 and a.shape[1] == 1 and min(rest.shape) <= SHORT
-        return (_rank_one_difference(rest, norm, a[:, 0], d[:, 0]) if roughly else _dense_difference(rest, a, d)), norm
-    for contribution in taken:
-        formed = contribution.sample(row)
-        if formed.numel() != rest.numel():
-            return torch.full_like(norm, math.inf), norm
-        rest = rest - formed.reshape(rest.shape)
-    return torch.linalg.vector_norm(rest, dtype=torch.float64), norm
-
-
-def _rank_one_difference(gradient: Tensor, norm: Tensor, a: Tensor, d: Tensor) -> Tensor:
-    """Return `|G - d a^T|` from `|G|^2 - 2 d^T G a + |d|^2 |a|^2`, good to 1e-3 |G|, for `(K,)` and `(C,)`."""
-    sizes = [torch.linalg.vector_norm(v, dtype=torch.float64) for v in (a, d)]
-    x, y = (
-        (v / size.clamp(min=torch.finfo(size.dtype).tiny)).to(v.dtype) for v, size in zip((a, d), sizes, strict=True)
-    )
-    product, other = (y @ gradient, x) if len(d) < len(a) else (gradient @ x, y)  # the shorter sum in float32
-    size = sizes[0] * sizes[1]
-    return (norm * norm - 2 * size * (product.double() @ other.double()) + size * size).abs_().sqrt_()
-
-
-def _dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> Tensor:
-    """Return `|G - d a^T|`, formed some rows at a time, for `(K, T)` and `(C, T)`."""
-    step = max(1, PART // len(a))
-    parts = zip(gradient.split(step), d.split(step), strict=True)
-    rests = [torch.linalg.vector_norm(torch.addmm(g, x, a.T, alpha=-1), dtype=torch.float64) for g, x in parts]
-    return torch.linalg.vector_norm(torch.stack(rests))
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:

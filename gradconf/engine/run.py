@@ -8,7 +8,8 @@ import torch
 from gradconf.engine.accumulator import Accumulator
 from gradconf.engine.budget import BLOCK, Budget
 from gradconf.engine.passes import Key, Pass, joined
-from gradconf.engine.plan import FALL_BACK, OTHER_GRADIENT, OtherWay, Plan, begin, judge, sentence
+from gradconf.engine.plan import FALL_BACK, OtherWay, Plan, begin, judge, sentence
+from gradconf.engine.proof import OTHER_GRADIENT
 from gradconf.engine.scaling import exponents, scaled
 from gradconf.gradients import per_sample_gradients
 from gradconf.isolation import untouched
@@ -41,7 +42,9 @@ def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Ten
         except MemoryError:
             raise
         except Exception:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
-            plan = _tried(problem)
+            refuted, plan = plan.refuted, _tried(problem)
+            for name, why in refuted.items():
+                plan.fall_back(why, name)
         try:
             return _work(problem, plan, key, max_memory)
         except OtherWay as reason:
@@ -68,11 +71,10 @@ def make_plan(problem: Problem) -> Plan:
 def _tried(problem: Problem) -> Plan:
     plan = begin(problem)
     few = [plan.sample, problem.samples - 1]
-    inputs, targets = (select(samples, torch.tensor(few)) for samples in (problem.inputs, problem.targets))
-    two, places = replace(problem, inputs=inputs, targets=targets, samples=2), dict(zip(few, (0, 1), strict=True))
     try:
-        Pass(two, plan, Budget(0, 0, 2, math.inf, 0), places).run()
+        Pass(_some(problem, few), plan, Budget(0, 0, 2, math.inf, 0), dict(zip(few, (0, 1), strict=True))).run()
         doubtful = OTHER_GRADIENT in judge(plan)
+        plan.unproven = {name: few[row] for name, row in plan.unproven.items()}
     except Exception as error:
         plan.fall_back(sentence(error))
         doubtful = isinstance(error, OtherWay)
@@ -82,6 +84,11 @@ def _tried(problem: Problem) -> Plan:
         except Exception as error:  # a part that stays in float32, say
             plan.fall_back(sentence(error))
     return plan
+
+
+def _some(problem: Problem, samples: list[int]) -> Problem:
+    inputs, targets = (select(each, torch.tensor(samples)) for each in (problem.inputs, problem.targets))
+    return replace(problem, inputs=inputs, targets=targets, samples=len(samples))
 
 
 def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, torch.Tensor]:
@@ -96,10 +103,22 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
         one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
         one.run()
         todo = one.rest
+    _prove(problem, plan)
     if any(path.fast for path in plan.paths.values()):
         _check_one(total, plan, problem.dtype)
     _fall_back(problem, plan, key, total, max_memory)
     return total.result()
+
+
+def _prove(problem: Problem, plan: Plan) -> None:
+    """Try rules on other samples for parameters of which the gradient of the first is zero."""
+    unproven = {name: sample for name, sample in plan.unproven.items() if plan.paths[name].fast}
+    for sample in sorted(set(unproven.values())):
+        tried = _tried(_some(problem, [sample])).paths
+        names = [name for name, other in unproven.items() if other == sample and tried[name].way == FALL_BACK]
+        plan.refuted |= {name: tried[name].reason for name in names}
+    if plan.refuted.keys() & unproven:
+        raise OtherWay("rules do not hold for another sample")
 
 
 def _check_one(total: Accumulator, plan: Plan, dtype: torch.dtype) -> None:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, TimeoutError, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
@@ -103,6 +103,14 @@ class Reader:
         if self.tab.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
             self.tab.wait_for_selector(".widget-html img")
         return self.tab
+
+    def picture(self, page, path):
+        """Write the whole page as an image, on a second load where Chromium lost the first, as it does when busy."""
+        try:
+            self.open(page).screenshot(path=path, full_page=True)
+        except TimeoutError:
+            self.page = None
+            self.open(page).screenshot(path=path, full_page=True, timeout=120_000)
 
 
 SIZES = {
