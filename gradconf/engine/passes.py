@@ -16,7 +16,7 @@ from gradconf.engine.plan import (
     Path,
     Plan,
     Uses,
-    contributions,
+    contribute,
     decide,
     join,
     judge,
@@ -78,7 +78,7 @@ class Pass:
         self.room = self.budget.hold
         blocks = list(self._blocks())
         for rows in blocks:
-            first, deciding = rows is blocks[0], bool(self.plan.alone)
+            first, deciding = rows is blocks[0], self.plan.alone is not None
             tape, losses = record(self.problem, rows)
             self._compare(tape, losses, rows, deciding)
             names = self._names(first) - tape.others.keys()
@@ -122,10 +122,10 @@ class Pass:
 
     def _settle(self, tape: Tape, rows: slice) -> None:
         """End the block in which paths were decided."""
-        for name in list(self.plan.alone):  # no gradient reached all uses of these
+        for name in list(self.plan.undecided):  # no gradient reached all uses of these
             self._complete({name: self.waiting.pop(name, [])}, rows, first=True)
         if self.total is not None:
-            if judge(self.plan):
+            if judge(self.plan, self.problem):
                 raise OtherWay("what was added is not to be trusted")
             self.plan.unproven = {name: rows.start + row for name, row in self.plan.unproven.items()}
             self.budget.refuse_too_little(self.plan)
@@ -147,7 +147,7 @@ class Pass:
 
     def _contributions(self, use: Use, d: Tensor, n: int, wanted: list[str]) -> dict[str, Contribution]:
         try:
-            return contributions(use, d, n)
+            return contribute(use, d, n)
         except Exception as error:  # a rule may meet a call that it was not made for
             for name in wanted:
                 self.plan.paths[name].reason = sentence(error)
@@ -156,7 +156,7 @@ class Pass:
     def _complete(self, ready: dict[str, Uses], rows: slice, first: bool) -> None:
         """Decide, and add or hold what all uses of some parameters contribute."""
         self.done |= ready.keys()
-        undecided = {name: uses for name, uses in ready.items() if name in self.plan.alone}
+        undecided = {name: uses for name, uses in ready.items() if name in self.plan.undecided}
         for name, uses in undecided.items():
             decide(self.plan, name, uses, self.places[self.plan.sample] - rows.start, rows.stop - rows.start)
         join(self.plan, undecided)

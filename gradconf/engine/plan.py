@@ -71,10 +71,11 @@ class Plan:
         samples: N.
         dtype: of the measurement.
         sample: the one that was run alone.
-        alone: its gradients by parameter name, until they have been compared.
+        alone: its loss, with the graph of its gradients, until they have been compared.
+        undecided: parameters of which the path is not chosen yet.
         losses: of it and of another sample, each alone, by their number.
         activations: bytes a sample that forward and backward hold.
-        checks: of the rules' gradients of the sample, to be judged.
+        claims: what rules say of the gradients of the sample, to be judged.
         unproven: rows that have to tell, by the names of parameters of which the sample's gradient is zero.
         refuted: why rules do not hold for parameters, as such rows told.
         squared: the squared norm of its gradient with respect to what rules handle.
@@ -86,10 +87,11 @@ class Plan:
     samples: int
     dtype: torch.dtype
     sample: int
-    alone: dict[str, Tensor | None]
+    alone: Tensor | None
     losses: dict[int, float]
     activations: int
-    checks: list[proof.Check] = field(default_factory=list)
+    undecided: set[str] = field(default_factory=set)
+    claims: list[proof.Claim] = field(default_factory=list)
     unproven: dict[str, int] = field(default_factory=dict)
     refuted: dict[str, str] = field(default_factory=dict)
     squared: float = 0.0
@@ -98,8 +100,9 @@ class Plan:
 
     def fall_back(self, reason: str, *names: str) -> None:
         """Leave some parameters to `torch.func` or a loop, and with no names every one."""
+        self.alone = self.alone if names else None
         for name in names or self.paths:
-            self.alone.pop(name, None)
+            self.undecided.discard(name)
             self.paths[name].fall_back(reason)
         for path in self.paths.values():
             if path.joins and self.paths[path.joins].way != CONTRACT:
@@ -107,7 +110,7 @@ class Plan:
 
 
 def begin(problem: Problem) -> Plan:
-    """Run one sample alone, forward and backward, and another one forward.
+    """Run one sample alone, and another one.
 
     Args:
         problem: what is measured, `untouched` by the caller.
@@ -129,13 +132,12 @@ def begin(problem: Problem) -> Plan:
         losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {middle}}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = steady_losses(problem, slice(middle, middle + 1))
-    found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
-    alone: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
     losses[middle] = loss.item()
-    return Plan(paths, problem.samples, problem.dtype, middle, alone, losses, max(1, sum(held.values())))
+    activations = max(1, sum(held.values()))
+    return Plan(paths, problem.samples, problem.dtype, middle, loss, losses, activations, undecided=set(paths))
 
 
 def same(value: float, other: float, dtype: torch.dtype) -> bool:
@@ -144,7 +146,7 @@ def same(value: float, other: float, dtype: torch.dtype) -> bool:
 
 
 @torch.no_grad()
-def contributions(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
+def contribute(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
     """Return what a use contributes, by parameter name."""
     if use.version != sum(v._version for v in use.inputs):
         raise OtherWay("the input of a layer is changed in place after it")
@@ -163,20 +165,19 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         row: where the sample that was run alone is among those that contribute.
         n: how many contribute.
     """
-    path, gradient, other = plan.paths[name], plan.alone.pop(name), plan.others.get(name)
+    path, other = plan.paths[name], plan.others.get(name)
+    plan.undecided.discard(name)
     taken = [contribution for _, contribution in uses if contribution is not None]
     path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
     if other is not None:
         path.fall_back(f"{other} has no rule")
-    elif not uses and gradient is not None:
-        path.fall_back("it is used out of sight")
     elif len(taken) < len(uses):
         path.fall_back(path.reason or f"the rule of {path.function} does not cover this call")
     elif len({contribution.axis for contribution in taken}) > 1:
         path.fall_back("its uses are cut into pieces differently")
     elif uses:
         in_rows = all(use.shape[0] == n for use, _ in uses)
-        plan.checks.append(proof.check(name, taken, gradient, row, in_rows=in_rows, dtype=plan.dtype))
+        plan.claims.append(proof.Claim.of(name, taken, row, in_rows=in_rows, numbers=path.numbers))
         _choose(path, taken, plan.samples)
 
 
@@ -189,18 +190,26 @@ def join(plan: Plan, ready: dict[str, Uses]) -> None:
             plan.paths[name].joins = weights.get(id(taken.joins), "")
 
 
-def judge(plan: Plan) -> set[str]:
+def judge(plan: Plan, problem: Problem) -> set[str]:
     """Let parameters fall back whose gradients by rules are not those of the sample alone; return the reasons."""
+    loss, plan.alone = plan.alone, None
+    if loss is None:
+        return set()
+    found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
+    gradients: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
+    for name, gradient in gradients.items():
+        if gradient is not None and plan.paths[name].way == UNUSED:
+            plan.fall_back("it is used out of sight", name)
     reasons = set()
-    for check, norm, reason in proof.judged(plan.checks, plan.dtype):
+    for claim, norm, reason in proof.judged(plan.claims, gradients, plan.dtype):
         if reason:
             reasons.add(reason)
-            plan.fall_back(reason, check.name)
+            plan.fall_back(reason, claim.name)
             continue
         plan.squared += norm**2
-        if norm == 0 and (row := check.witness(plan.unproven.values())) is not None:
-            plan.unproven[check.name] = row
-    plan.checks.clear()
+        if norm == 0 and (row := claim.witness(plan.unproven.values())) is not None:
+            plan.unproven[claim.name] = row
+    plan.claims.clear()
     return reasons
 
 

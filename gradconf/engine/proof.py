@@ -5,7 +5,7 @@ not where the rules look for them cannot go unnoticed, unless the gradient is ze
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,22 +21,33 @@ ZERO_GRADIENT = "the gradient of the sample to check it on is zero"
 
 
 @dataclass(frozen=True)
-class Check:
-    """What is known of one parameter, to be judged when all are there, so that a GPU waits once.
+class Claim:
+    """What rules say of one parameter, to be judged when all have spoken, so that a GPU waits once.
 
     Attributes:
         name: of the parameter.
         in_rows: whether the samples are certain to be where rules look for them.
-        error: norm of the difference between the sample's gradient and what rules give.
-        norm: of the gradient.
+        given: the sample's gradient by the rules, or, where they are smaller, `(d, a)` of which it is `d a^T`.
         sizes: exponents of shape `(n,)` for each use; where one of a use is `LOWEST`, it gives zero.
     """
 
     name: str
     in_rows: bool
-    error: Tensor
-    norm: Tensor
+    given: tuple[Tensor, ...]
     sizes: list[tuple[Tensor, ...]]
+
+    @classmethod
+    def of(cls, name: str, taken: list[Contribution], row: int, *, in_rows: bool, numbers: int) -> "Claim":
+        """Take what all uses of a parameter with so many numbers contribute, and where the sample is among the rows."""
+        sizes = [one.sizes for one in taken]
+        if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(numbers):
+            d, a = taken[0].d[row, 0], taken[0].a[row, 0]
+            if d.numel() + a.numel() < numbers:
+                return cls(name, in_rows, (d.clone(), a.clone()), sizes)
+        formed = taken[0].sample(row).clone()
+        for other in taken[1:]:
+            formed += other.sample(row).reshape(formed.shape)
+        return cls(name, in_rows, (formed,), sizes)
 
     def witness(self, known: Iterable[int] = ()) -> int | None:
         """Return a row whose gradient is not zero by the rules, a known one if possible; None if all are zero."""
@@ -45,55 +56,52 @@ class Check:
         return next((row for row in rows if least[row] > LOWEST), None)
 
 
-def check(
-    name: str, taken: list[Contribution], gradient: Tensor | None, row: int, *, in_rows: bool, dtype: torch.dtype
-) -> Check:
-    """Compare a gradient with what contributions give.
-
-    Args:
-        name: of the parameter.
-        taken: what all its uses contribute.
-        gradient: of the sample alone; None for zero.
-        row: where the sample is among those that contribute.
-        in_rows: whether the samples are certain to be where rules look for them.
-        dtype: of the measurement.
-
-    Returns:
-        What is to be judged.
-    """
-    rest = torch.zeros_like(taken[0].sample(row)) if gradient is None else gradient
-    size, sizes = norm(rest), [one.sizes for one in taken]
-    if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(rest.numel()):
-        a, d = taken[0].a[row, 0], taken[0].d[row, 0]
-        rest = rest.view(len(d), len(a))
-        roughly = dtype == torch.float32 and a.shape[1] == 1 and min(rest.shape) <= SHORT
-        error = rank_one_difference(rest, size, a[:, 0], d[:, 0]) if roughly else dense_difference(rest, a, d)
-        return Check(name, in_rows, error, size, sizes)
-    for contribution in taken:
-        formed = contribution.sample(row)
-        if formed.numel() != rest.numel():
-            return Check(name, in_rows, torch.full_like(size, math.inf), size, sizes)
-        rest = rest - formed.reshape(rest.shape)
-    return Check(name, in_rows, norm(rest), size, sizes)
-
-
-def judged(checks: list[Check], dtype: torch.dtype) -> Iterator[tuple[Check, float, str]]:
+def judged(
+    claims: list[Claim], gradients: Mapping[str, Tensor | None], dtype: torch.dtype
+) -> Iterator[tuple[Claim, float, str]]:
     """Judge whether rules give the gradients of the sample alone.
 
     Args:
-        checks: of all parameters that rules are to handle.
+        claims: of all parameters that rules are to handle.
+        gradients: of the sample alone, by parameter name; None for zero.
         dtype: of the measurement.
 
     Yields:
-        Each check, the norm of its gradient, and why rules are not to be trusted there, else nothing.
+        Each claim, the norm of the gradient, and why rules are not to be trusted there, else nothing.
     """
-    found = torch.stack([x for one in checks for x in (one.error, one.norm)]).tolist() if checks else []
+    pairs = [difference(gradients[claim.name], *claim.given, dtype=dtype) for claim in claims]
+    found = torch.stack([x for pair in pairs for x in pair]).tolist() if pairs else []
     near, nothing = (1e-2, 1e-6) if dtype == torch.float32 else (1e-7, 1e-13)
     whole = math.hypot(*found[1::2])
-    for one, error, size in zip(checks, found[::2], found[1::2], strict=True):
+    for claim, error, size in zip(claims, found[::2], found[1::2], strict=True):
         # rounding may be all there is of a gradient, such as that of a bias that a softmax does not feel
         right = error <= near * size or error <= nothing * whole
-        yield one, size, OTHER_GRADIENT if not right else ZERO_GRADIENT if size == 0 and not one.in_rows else ""
+        yield claim, size, OTHER_GRADIENT if not right else ZERO_GRADIENT if size == 0 and not claim.in_rows else ""
+
+
+def difference(gradient: Tensor | None, *given: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Compare a gradient with what rules give.
+
+    Args:
+        gradient: of any shape; None for zero.
+        given: a gradient of as many numbers, or `d` of shape `(C, T)` and `a` of shape `(K, T)` for `d a^T`.
+        dtype: of the measurement.
+
+    Returns:
+        Norm of the difference, infinite where the numbers are not as many, and norm of the gradient.
+    """
+    if len(given) == 1:
+        (formed,) = given
+        truth = torch.zeros_like(formed) if gradient is None else gradient
+        if truth.numel() != formed.numel():
+            return torch.full_like(norm(truth), math.inf), norm(truth)
+        return norm(truth - formed.reshape(truth.shape)), norm(truth)
+    d, a = given
+    truth = d.new_zeros(len(d), len(a)) if gradient is None else gradient.view(len(d), len(a))
+    size = norm(truth)
+    if dtype == torch.float32 and a.shape[1] == 1 and min(truth.shape) <= SHORT:
+        return rank_one_difference(truth, size, a[:, 0], d[:, 0]), size
+    return dense_difference(truth, a, d), size
 
 
 def norm(values: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def _tried(problem: Problem) -> Plan:
     few = [plan.sample, problem.samples - 1]
     try:
         Pass(_some(problem, few), plan, Budget(0, 0, 2, math.inf, 0), dict(zip(few, (0, 1), strict=True))).run()
-        doubtful = OTHER_GRADIENT in judge(plan)
+        doubtful = OTHER_GRADIENT in judge(plan, problem)
         plan.unproven = {name: few[row] for name, row in plan.unproven.items()}
     except Exception as error:
         plan.fall_back(sentence(error))
@@ -95,7 +95,7 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
     """Add all parameters up, in as many passes as memory asks for, deciding in the first where that is still to do."""
     total, budget = Accumulator(problem.samples, problem.device), Budget.of(problem, plan, max_memory)
     todo = None
-    if not plan.alone:
+    if plan.alone is None:
         budget.refuse_too_little(plan)
         added = [path for path in plan.paths.values() if path.fast and not joined(path, key)]
         todo = {path.name: list(budget.pieces(path, form=False)) for path in added}
