@@ -92,19 +92,31 @@ ZERO_AT_FIRST = {
     "a use out of sight": lambda m, x: m.f(x) + m.w.sum() + gated(m, x) * SumOfSquares.apply(m.w),
     "a weight out of sight": lambda m, x: gated(m, x) * (m.f(x) * m.w + SumOfSquares.apply(m.f.weight)),
     "one of two": lambda m, x: torch.add(m.f(x) * gated(m, x), m.w, alpha=3) + gated(m, -x) * m.w,
+    "nearly zero": lambda m, x: (40 * x[:, :1]).sigmoid() * torch.add(m.f(x), m.w, alpha=2),
+    "a wrong use beside a right one": lambda m, x: m.f(x) + m.w + gated(m, x) * torch.add(m.f(x), m.w, alpha=2),
+    "a hidden use beside a right one": lambda m, x: m.f(x) + m.w + gated(m, x) * SumOfSquares.apply(m.w),
+    "a hidden use of weights": lambda m, x: m.f(x) + m.w + gated(m, x) * SumOfSquares.apply(m.f.weight),
+    "first a right one, then a wrong one": lambda m, x: (
+        torch.add(m.f(x), gated(m, -x) * m.w) + gated(m, x) * (m.f(x) * m.w + torch.add(m.f(x), m.w, alpha=2))
+    ),
+    "a branch": lambda m, x: m.f(x) + (gated(m, x) * SumOfSquares.apply(m.w) if (x[:, 0] > 0).any() else 0),
+    "reversed": lambda m, x: m.f(x.flip(0)).flip(0).tanh() * m.w,
     "right": lambda m, x: gated(m, x) * (m.f(x) * m.w),
 }
 
 
-@pytest.mark.parametrize("max_memory", [None, 20_000])
+@pytest.mark.parametrize("numbers", [None, 4_500])  # all samples at once, in blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ZERO_AT_FIRST)
-def test_another_sample_tells_where_a_gradient_is_zero(name, dtype, max_memory):
-    made = case(Apply(ZERO_AT_FIRST[name], f=nn.Linear(6, 3), w=parameter(3)), 6, loss_fn=squares, n=9)
+def test_another_sample_tells_where_a_gradient_is_zero(name, dtype, numbers):
+    wide = nn.Sequential(nn.Linear(6, 300), nn.Tanh(), nn.Linear(300, 3))
+    model = Apply(lambda m, x: ZERO_AT_FIRST[name](m, x) + m.wide(x), f=nn.Linear(6, 3), w=parameter(3), wide=wide)
+    made = case(model, 6, loss_fn=squares, n=9)
     made.model, made.inputs = made.model.to(dtype), made.inputs.to(dtype)
-    made.inputs[:, 0] = made.inputs[:, 0].abs()
-    made.inputs[4, 0] = -1
+    made.inputs[:, 0] = 1 + made.inputs[:, 0].abs()
+    made.inputs[5, 0] = -1  # the one that is run alone
     expected = quietly(reference.gram, made)
+    max_memory = numbers and numbers * dtype.itemsize
     difference = (quietly(gram, made, max_memory=max_memory) - expected).abs() / expected.diagonal().max()
     assert difference.max() < (1e-4 if dtype == torch.float32 else 1e-10)
 
@@ -131,3 +143,21 @@ def test_gradients_that_are_zero_for_all_samples_keep_their_rules(monkeypatch):
     made = case(model, 5, loss_fn=squares, n=8)
     monkeypatch.delattr(run, "_tried")
     assert_same(quietly(gram, made), quietly(reference.gram, made))
+
+
+def test_a_gradient_that_comes_in_a_later_block():
+    def forward(m, x):
+        z = m.g(x)
+        return m.f(x) + (gated(m, x) * z if (x[:, 0] > 0).any() else 0)
+
+    made = case(Apply(forward, f=nn.Linear(40, 3), g=nn.Linear(40, 3)), 40, loss_fn=squares, n=9)
+    made.inputs[:, 0] = -1
+    made.inputs[1, 0] = 1
+    assert_same(quietly(gram, made, max_memory=40_000), quietly(reference.gram, made))
+
+
+def test_only_what_is_refuted_falls_back(monkeypatch):
+    seen, real = [], run._fall_back
+    monkeypatch.setattr(run, "_fall_back", lambda problem, plan, *rest: seen.append(plan) or real(problem, plan, *rest))
+    test_another_sample_tells_where_a_gradient_is_zero("a rule that misses an argument", torch.float64, None)
+    assert [name for name, path in seen[-1].paths.items() if not path.fast] == ["w"]

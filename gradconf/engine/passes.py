@@ -21,8 +21,10 @@ from gradconf.engine.plan import (
     join,
     judge,
     same,
+    seek,
     sentence,
 )
+from gradconf.engine.proof import size
 from gradconf.engine.scaling import added
 from gradconf.engine.tape import Tape, Use
 from gradconf.isolation import copied_buffers
@@ -51,6 +53,7 @@ class Pass:
         expected: how many uses there are of a parameter, by name.
         waiting: uses of parameters of which not all have come by in this block.
         done: parameters of which all have.
+        unused: parameters that got no gradient in the first block.
         held: what pieces need of the blocks so far, of shape `(N, ...)`.
         windows: shape and strides of a sample of the inputs that are held raw, by name.
         memory: where gradients are formed and products scaled.
@@ -69,6 +72,7 @@ class Pass:
     expected: Counter[str] = field(default_factory=Counter)
     waiting: dict[str, Uses] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    unused: set[str] = field(default_factory=set)
     held: dict[Piece, list[Tensor]] = field(default_factory=dict)
     windows: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     memory: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -83,10 +87,16 @@ class Pass:
             self._compare(tape, losses, rows, deciding)
             names = self._names(first) - tape.others.keys()
             tape.seen = lambda use, d, rows=rows, names=names, first=first: self._take(use, d, rows, names, first)
-            edges = [use.edge for use in tape.uses if names & set(use.roles.values())]
+            self.unused = self.plan.unused
+            edges = [use.edge for use in tape.uses if (names | self.unused) & set(use.roles.values())]
             ends = edges if len(blocks) > 1 and not deciding else [*tape.leaves, *trainable(self.problem)]
-            torch.autograd.grad(losses.sum(), ends, allow_unused=True)
+            found = torch.autograd.grad(losses.sum(), ends, allow_unused=True)
             if deciding:
+                seen = zip(trainable(self.problem), found[len(tape.leaves) :], strict=True)
+                self.plan.hidden = {
+                    tape.names[id(p)] for p, gradient in seen if gradient is not None
+                } - tape.others.keys()
+                self.plan.hidden &= self.plan.paths.keys()
                 self._settle(tape, rows)
             elif self.waiting or self.done != names:
                 raise OtherWay("a gradient comes by another number of times than before")
@@ -107,11 +117,11 @@ class Pass:
 
     def _compare(self, tape: Tape, losses: Tensor, rows: slice, deciding: bool) -> None:
         """Notice a model that does something else than before."""
-        plan, calls = self.plan, [signature(use, len(losses), self.plan.paths) for use in tape.uses]
+        plan, calls = self.plan, [signature(use, len(losses)) for use in tape.uses]
         if deciding:
             plan.others = tape.others
             self.expected = Counter(name for use in tape.uses for name in set(use.roles.values()))
-        elif calls != plan.calls or tape.others != plan.others:
+        elif what_counts(calls, plan.paths) != what_counts(plan.calls, plan.paths) or tape.others != plan.others:
             raise OtherWay("the model takes another way through its layers than before")
         else:
             self.expected = Counter({path.name: path.uses for path in plan.paths.values()})
@@ -125,15 +135,16 @@ class Pass:
         for name in list(self.plan.undecided):  # no gradient reached all uses of these
             self._complete({name: self.waiting.pop(name, [])}, rows, first=True)
         if self.total is not None:
-            if judge(self.plan, self.problem):
+            if judge(self.plan, self.problem, range(rows.start, rows.stop)):
                 raise OtherWay("what was added is not to be trusted")
-            self.plan.unproven = {name: rows.start + row for name, row in self.plan.unproven.items()}
             self.budget.refuse_too_little(self.plan)
-        self.plan.calls = [signature(use, rows.stop - rows.start, self.plan.paths) for use in tape.uses]
+        self.plan.calls = [signature(use, rows.stop - rows.start) for use in tape.uses]
 
     @torch.no_grad()
     def _take(self, use: Use, d: Tensor, rows: slice, names: set[str], first: bool) -> None:
         """Take one use and the gradient of its output."""
+        if self.unused & set(use.roles.values()):
+            raise OtherWay("a gradient comes to a parameter that got none before")
         wanted = [name for name in dict.fromkeys(use.roles.values()) if name in names]
         found = self._contributions(use, d, rows.stop - rows.start, wanted) if wanted else {}
         use.call, use.edge = {}, None  # a reference less to what the pass needs no longer
@@ -153,6 +164,7 @@ class Pass:
                 self.plan.paths[name].reason = sentence(error)
             return {}
 
+    @torch.no_grad()
     def _complete(self, ready: dict[str, Uses], rows: slice, first: bool) -> None:
         """Decide, and add or hold what all uses of some parameters contribute."""
         self.done |= ready.keys()
@@ -160,6 +172,9 @@ class Pass:
         for name, uses in undecided.items():
             decide(self.plan, name, uses, self.places[self.plan.sample] - rows.start, rows.stop - rows.start)
         join(self.plan, undecided)
+        for name in {name for name, _ in self.plan.silent} & ready.keys():
+            sizes = [size(taken) for _, taken in ready[name] if taken is not None]
+            seek(self.plan, name, sizes, range(rows.start, rows.stop))
         for name, uses in ready.items():
             path = self.plan.paths[name]
             if self.total is None or not path.fast or joined(path, self.key):
@@ -258,11 +273,15 @@ def trainable(problem: Problem) -> list[Tensor]:
     return [p for p in problem.model.parameters() if p.requires_grad]
 
 
-def signature(use: Use, n: int, paths: dict[str, Path]) -> tuple:
-    """Return what must be the same in each run: function, parameters, and the output's shape a sample."""
-    fast = any(name in paths and paths[name].fast for name in use.roles.values())
-    shape = (use.shape[0] / n, *use.shape[1:]) if fast and use.shape else ()
-    return use.function, tuple(use.roles.items()), shape
+def signature(use: Use, n: int) -> tuple:
+    """Return function, parameters, and the output's shape a sample."""
+    return use.function, tuple(use.roles.items()), (use.shape[0] / n, *use.shape[1:]) if use.shape else ()
+
+
+def what_counts(calls: list[tuple], paths: dict[str, Path]) -> list[tuple]:
+    """Return what of signatures must be the same in each run: shapes only where rules handle a parameter."""
+    fast = {name for name, path in paths.items() if path.fast}
+    return [(call[0], call[1], call[2] if fast & {name for _, name in call[1]} else ()) for call in calls]
 
 
 def joined(path: Path, key: Key) -> bool:

@@ -1,5 +1,6 @@
 """The plan: which path each parameter takes, by what it costs and by whether rules are proved to hold for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,7 @@ from gradconf.isolation import constant_parameters, steady_losses
 from gradconf.problems import Problem
 
 Uses = list[tuple[Use, Contribution | None]]  # with what each contributes, None where there is no rule
+OUT_OF_SIGHT = "it is used out of sight"
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
 
 
@@ -76,9 +78,11 @@ class Plan:
         losses: of it and of another sample, each alone, by their number.
         activations: bytes a sample that forward and backward hold.
         claims: what rules say of the gradients of the sample, to be judged.
-        unproven: rows that have to tell, by the names of parameters of which the sample's gradient is zero.
-        refuted: why rules do not hold for parameters, as such rows told.
-        squared: the squared norm of its gradient with respect to what rules handle.
+        hidden: parameters that got a gradient out of the tape's sight.
+        silent: uses, by parameter name and number, of which the sample says nothing, and from what size on one does.
+        unproven: samples that have to tell of these, by parameter name.
+        refuted: why rules do not hold for parameters, as such samples told.
+        squares: the squared norms of its gradients, by parameter name.
         calls: signatures of the uses, in order; every later run must have the same.
         others: which parameters reach functions without a rule; the same then too.
     """
@@ -90,19 +94,26 @@ class Plan:
     alone: Tensor | None
     losses: dict[int, float]
     activations: int
-    undecided: set[str] = field(default_factory=set)
+    undecided: list[str] = field(default_factory=list)
     claims: list[proof.Claim] = field(default_factory=list)
-    unproven: dict[str, int] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    silent: dict[tuple[str, int], int] = field(default_factory=dict)
+    unproven: dict[str, set[int]] = field(default_factory=dict)
     refuted: dict[str, str] = field(default_factory=dict)
-    squared: float = 0.0
+    squares: dict[str, float] = field(default_factory=dict)
     calls: list[tuple] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def unused(self) -> set[str]:
+        """Parameters that have got no gradient so far."""
+        return {name for name, path in self.paths.items() if path.way == UNUSED} - set(self.undecided)
+
     def fall_back(self, reason: str, *names: str) -> None:
         """Leave some parameters to `torch.func` or a loop, and with no names every one."""
-        self.alone = self.alone if names else None
+        if not names:
+            self.alone, self.undecided = None, []
         for name in names or self.paths:
-            self.undecided.discard(name)
             self.paths[name].fall_back(reason)
         for path in self.paths.values():
             if path.joins and self.paths[path.joins].way != CONTRACT:
@@ -121,7 +132,8 @@ def begin(problem: Problem) -> Plan:
     Raises:
         ValueError: if the model changes its parameters, draws random numbers, or its losses are unusable.
     """
-    middle, last = problem.samples // 2, problem.samples - 1
+    last = problem.samples - 1
+    one = min((problem.samples + 1) // 2, last)  # not the middle one, which stays in place where all are reversed
     held = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -129,15 +141,15 @@ def begin(problem: Problem) -> Plan:
         return tensor.detach()  # the tensor itself would be a reference cycle
 
     with constant_parameters(problem.model):
-        losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {middle}}
+        losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {one}}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = steady_losses(problem, slice(middle, middle + 1))
+            loss = steady_losses(problem, slice(one, one + 1))
     for p in problem.model.parameters():
         held.pop(p.untyped_storage().data_ptr(), None)
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
-    losses[middle] = loss.item()
+    losses[one] = loss.item()
     activations = max(1, sum(held.values()))
-    return Plan(paths, problem.samples, problem.dtype, middle, loss, losses, activations, undecided=set(paths))
+    return Plan(paths, problem.samples, problem.dtype, one, loss, losses, activations, undecided=list(paths))
 
 
 def same(value: float, other: float, dtype: torch.dtype) -> bool:
@@ -166,7 +178,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         n: how many contribute.
     """
     path, other = plan.paths[name], plan.others.get(name)
-    plan.undecided.discard(name)
+    plan.undecided.remove(name)
     taken = [contribution for _, contribution in uses if contribution is not None]
     path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
     if other is not None:
@@ -190,27 +202,49 @@ def join(plan: Plan, ready: dict[str, Uses]) -> None:
             plan.paths[name].joins = weights.get(id(taken.joins), "")
 
 
-def judge(plan: Plan, problem: Problem) -> set[str]:
-    """Let parameters fall back whose gradients by rules are not those of the sample alone; return the reasons."""
+def judge(plan: Plan, problem: Problem, samples: Sequence[int]) -> set[str]:
+    """Let parameters fall back whose gradients by rules are not those of the sample alone.
+
+    Args:
+        plan: with what rules say.
+        problem: what is measured.
+        samples: which samples contributed.
+
+    Returns:
+        The reasons.
+    """
     loss, plan.alone = plan.alone, None
     if loss is None:
         return set()
     found = torch.autograd.grad(loss, tuple(problem.params.values()), torch.ones_like(loss), allow_unused=True)
     gradients: dict[str, Tensor | None] = dict(zip(problem.params, found, strict=True))
-    for name, gradient in gradients.items():
-        if gradient is not None and plan.paths[name].way == UNUSED:
-            plan.fall_back("it is used out of sight", name)
-    reasons = set()
-    for claim, norm, reason in proof.judged(plan.claims, gradients, plan.dtype):
+    hidden = plan.hidden | {
+        name for name, one in gradients.items() if one is not None and plan.paths[name].way == UNUSED
+    }
+    reasons = {OUT_OF_SIGHT for name in hidden if plan.paths[name].fast}
+    for name in hidden:
+        plan.fall_back(OUT_OF_SIGHT, name)
+    claims = [claim for claim in plan.claims if claim.name not in hidden]
+    for claim, norm, nothing, reason in proof.judged(claims, gradients, plan.dtype):
         if reason:
             reasons.add(reason)
             plan.fall_back(reason, claim.name)
             continue
-        plan.squared += norm**2
-        if norm == 0 and (row := claim.witness(plan.unproven.values())) is not None:
-            plan.unproven[claim.name] = row
+        plan.squares[claim.name] = norm**2
+        plan.silent |= {(claim.name, k): size for k, size in claim.silent(norm=norm, nothing=nothing).items()}
+        seek(plan, claim.name, claim.sizes, samples)
     plan.claims.clear()
     return reasons
+
+
+def seek(plan: Plan, name: str, sizes: list[Tensor], samples: Sequence[int]) -> None:
+    """Find samples that have to tell whether rules hold for a parameter, where the one that was run alone does not."""
+    for k in [k for k in range(len(sizes)) if (name, k) in plan.silent]:
+        known = {samples.index(one) for rows in plan.unproven.values() for one in rows if one in samples}
+        row = proof.witness(sizes[k], plan.silent[name, k], sorted(known))
+        if row is not None:
+            del plan.silent[name, k]
+            plan.unproven.setdefault(name, set()).add(samples[row])
 
 
 def _choose(path: Path, taken: list[Contribution], n: int) -> None:

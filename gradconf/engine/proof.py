@@ -16,6 +16,7 @@ from gradconf.engine.scaling import LOWEST, MILD
 
 PART = 2**17  # numbers of a gradient to form at a time
 SHORT = 2**12  # numbers that float32 sums well enough for a check
+BEYOND = 8  # exponent by which a gradient has to be larger than one that is all rounding
 OTHER_GRADIENT = "rules give another gradient than a plain backward pass"
 ZERO_GRADIENT = "the gradient of the sample to check it on is zero"
 
@@ -26,39 +27,57 @@ class Claim:
 
     Attributes:
         name: of the parameter.
+        row: where the sample is among those that contribute.
         in_rows: whether the samples are certain to be where rules look for them.
         given: the sample's gradient by the rules, or, where they are smaller, `(d, a)` of which it is `d a^T`.
-        sizes: exponents of shape `(n,)` for each use; where one of a use is `LOWEST`, it gives zero.
+        sizes: of what each use gives.
     """
 
     name: str
+    row: int
     in_rows: bool
     given: tuple[Tensor, ...]
-    sizes: list[tuple[Tensor, ...]]
+    sizes: list[Tensor]
 
     @classmethod
     def of(cls, name: str, taken: list[Contribution], row: int, *, in_rows: bool, numbers: int) -> "Claim":
         """Take what all uses of a parameter with so many numbers contribute, and where the sample is among the rows."""
-        sizes = [one.sizes for one in taken]
+        sizes = [size(one) for one in taken]
         if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(numbers):
             d, a = taken[0].d[row, 0], taken[0].a[row, 0]
             if d.numel() + a.numel() < numbers:
-                return cls(name, in_rows, (d.clone(), a.clone()), sizes)
+                return cls(name, row, in_rows, (d.clone(), a.clone()), sizes)
         formed = taken[0].sample(row).clone()
         for other in taken[1:]:
             formed += other.sample(row).reshape(formed.shape)
-        return cls(name, in_rows, (formed,), sizes)
+        return cls(name, row, in_rows, (formed,), sizes)
 
-    def witness(self, known: Iterable[int] = ()) -> int | None:
-        """Return a row whose gradient is not zero by the rules, a known one if possible; None if all are zero."""
-        least = torch.stack([torch.stack(use).amin(0) for use in self.sizes]).amax(0)
-        rows = [*known, int(least.argmax())]
-        return next((row for row in rows if least[row] > LOWEST), None)
+    def silent(self, *, norm: float, nothing: float) -> dict[int, int]:
+        """Return the uses of which the sample says nothing, and from what size on another one does."""
+        if norm == 0:
+            return dict.fromkeys(range(len(self.sizes)), LOWEST)
+        if norm > nothing and len(self.sizes) == 1:
+            return {}
+        here = torch.stack([use[self.row] for use in self.sizes]).tolist()
+        if norm <= nothing:
+            return {k: max(LOWEST, e + BEYOND) for k, e in enumerate(here)}
+        return {k: e for k, e in enumerate(here) if e <= LOWEST}
+
+
+def size(taken: Contribution) -> Tensor:
+    """Return exponents of what a use gives, shape `(n,)`; where it gives zero, `LOWEST`."""
+    return torch.stack(taken.sizes).amin(0)
+
+
+def witness(sizes: Tensor, above: int, known: Iterable[int]) -> int | None:
+    """Return a row where a use gives more than 2^above, a known one if possible; None if there is none."""
+    rows = [*(row for row in known if 0 <= row < len(sizes)), int(sizes.argmax())]
+    return next((row for row in rows if sizes[row] > above), None)
 
 
 def judged(
     claims: list[Claim], gradients: Mapping[str, Tensor | None], dtype: torch.dtype
-) -> Iterator[tuple[Claim, float, str]]:
+) -> Iterator[tuple[Claim, float, float, str]]:
     """Judge whether rules give the gradients of the sample alone.
 
     Args:
@@ -67,16 +86,17 @@ def judged(
         dtype: of the measurement.
 
     Yields:
-        Each claim, the norm of the gradient, and why rules are not to be trusted there, else nothing.
+        Each claim, the norm of the gradient, the norm of rounding, and why rules are not to be trusted, else nothing.
     """
     pairs = [difference(gradients[claim.name], *claim.given, dtype=dtype) for claim in claims]
     found = torch.stack([x for pair in pairs for x in pair]).tolist() if pairs else []
     near, nothing = (1e-2, 1e-6) if dtype == torch.float32 else (1e-7, 1e-13)
     whole = math.hypot(*found[1::2])
-    for claim, error, size in zip(claims, found[::2], found[1::2], strict=True):
+    for claim, error, length in zip(claims, found[::2], found[1::2], strict=True):
         # rounding may be all there is of a gradient, such as that of a bias that a softmax does not feel
-        right = error <= near * size or error <= nothing * whole
-        yield claim, size, OTHER_GRADIENT if not right else ZERO_GRADIENT if size == 0 and not claim.in_rows else ""
+        right = error <= near * length or error <= nothing * whole
+        lost = length == 0 and not claim.in_rows
+        yield claim, length, nothing * whole, OTHER_GRADIENT if not right else ZERO_GRADIENT if lost else ""
 
 
 def difference(gradient: Tensor | None, *given: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -98,10 +118,10 @@ def difference(gradient: Tensor | None, *given: Tensor, dtype: torch.dtype) -> t
         return norm(truth - formed.reshape(truth.shape)), norm(truth)
     d, a = given
     truth = d.new_zeros(len(d), len(a)) if gradient is None else gradient.view(len(d), len(a))
-    size = norm(truth)
+    length = norm(truth)
     if dtype == torch.float32 and a.shape[1] == 1 and min(truth.shape) <= SHORT:
-        return rank_one_difference(truth, size, a[:, 0], d[:, 0]), size
-    return dense_difference(truth, a, d), size
+        return rank_one_difference(truth, length, a[:, 0], d[:, 0]), length
+    return dense_difference(truth, a, d), length
 
 
 def norm(values: Tensor) -> Tensor:
@@ -117,7 +137,7 @@ def norm(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values, dtype=torch.float64)
 
 
-def rank_one_difference(gradient: Tensor, size: Tensor, a: Tensor, d: Tensor) -> Tensor:
+def rank_one_difference(gradient: Tensor, whole: Tensor, a: Tensor, d: Tensor) -> Tensor:
     """Return `|G - d a^T|` from `|G|^2 - 2 d^T G a + |d|^2 |a|^2`, good to 1e-3 |G|, for `(K,)` and `(C,)`."""
     lengths = [torch.linalg.vector_norm(v, dtype=torch.float64) for v in (a, d)]
     x, y = (
@@ -126,7 +146,7 @@ def rank_one_difference(gradient: Tensor, size: Tensor, a: Tensor, d: Tensor) ->
     )
     product, other = (y @ gradient, x) if len(d) < len(a) else (gradient @ x, y)  # the shorter sum in float32
     formed = lengths[0] * lengths[1]
-    return (size * size - 2 * formed * (product.double() @ other.double()) + formed * formed).abs_().sqrt_()
+    return (whole * whole - 2 * formed * (product.double() @ other.double()) + formed * formed).abs_().sqrt_()
 
 
 def dense_difference(gradient: Tensor, a: Tensor, d: Tensor) -> Tensor:

@@ -45,11 +45,11 @@ def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Ten
             refuted, plan = plan.refuted, _tried(problem)
             for name, why in refuted.items():
                 plan.fall_back(why, name)
-        try:
-            return _work(problem, plan, key, max_memory)
-        except OtherWay as reason:
-            plan.fall_back(str(reason))
-            return _work(problem, plan, key, max_memory)
+        while True:
+            try:
+                return _work(problem, plan, key, max_memory)
+            except OtherWay as reason:
+                plan.fall_back(str(reason), *(name for name in plan.refuted if plan.paths[name].fast))
 
 
 def make_plan(problem: Problem) -> Plan:
@@ -65,7 +65,10 @@ def make_plan(problem: Problem) -> Plan:
         ValueError: if the model changes its parameters, draws random numbers, or its losses are unusable.
     """
     with untouched(problem.model):
-        return _tried(problem)
+        plan = _tried(problem)
+        for name, why in _refuted(problem, plan).items():
+            plan.fall_back(why, name)
+        return plan
 
 
 def _tried(problem: Problem) -> Plan:
@@ -73,8 +76,7 @@ def _tried(problem: Problem) -> Plan:
     few = [plan.sample, problem.samples - 1]
     try:
         Pass(_some(problem, few), plan, Budget(0, 0, 2, math.inf, 0), dict(zip(few, (0, 1), strict=True))).run()
-        doubtful = OTHER_GRADIENT in judge(plan, problem)
-        plan.unproven = {name: few[row] for name, row in plan.unproven.items()}
+        doubtful = OTHER_GRADIENT in judge(plan, problem, few)
     except Exception as error:
         plan.fall_back(sentence(error))
         doubtful = isinstance(error, OtherWay)
@@ -103,27 +105,28 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
         one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
         one.run()
         todo = one.rest
-    _prove(problem, plan)
+    if _refuted(problem, plan):
+        raise OtherWay("rules do not hold for another sample")
     if any(path.fast for path in plan.paths.values()):
         _check_one(total, plan, problem.dtype)
     _fall_back(problem, plan, key, total, max_memory)
     return total.result()
 
 
-def _prove(problem: Problem, plan: Plan) -> None:
-    """Try rules on other samples for parameters of which the gradient of the first is zero."""
-    unproven = {name: sample for name, sample in plan.unproven.items() if plan.paths[name].fast}
-    for sample in sorted(set(unproven.values())):
+def _refuted(problem: Problem, plan: Plan) -> dict[str, str]:
+    """Try rules on other samples where the first says nothing; return why they do not hold, by parameter name."""
+    unproven = {name: samples for name, samples in plan.unproven.items() if plan.paths[name].fast}
+    for sample in sorted(set().union(*unproven.values())):
         tried = _tried(_some(problem, [sample])).paths
-        names = [name for name, other in unproven.items() if other == sample and tried[name].way == FALL_BACK]
+        names = [name for name, samples in unproven.items() if sample in samples and tried[name].way == FALL_BACK]
         plan.refuted |= {name: tried[name].reason for name in names}
-    if plan.refuted.keys() & unproven:
-        raise OtherWay("rules do not hold for another sample")
+    return {name: why for name, why in plan.refuted.items() if name in unproven}
 
 
 def _check_one(total: Accumulator, plan: Plan, dtype: torch.dtype) -> None:
     """Compare the squared norm of the gradient that was computed alone."""
-    if abs(total.entry(plan.sample) - plan.squared) > (0.1 if dtype == torch.float32 else 1e-6) * plan.squared:
+    squared = sum(plan.squares[name] for name, path in plan.paths.items() if path.fast)
+    if abs(total.entry(plan.sample) - squared) > (0.1 if dtype == torch.float32 else 1e-6) * squared:
         raise OtherWay("the gradient of a sample is another one alone")
 
 
