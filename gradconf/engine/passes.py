@@ -24,7 +24,6 @@ from gradconf.engine.plan import (
     seek,
     sentence,
 )
-from gradconf.engine.proof import size
 from gradconf.engine.scaling import added
 from gradconf.engine.tape import Tape, Use
 from gradconf.isolation import copied_buffers
@@ -172,8 +171,8 @@ class Pass:
         for name, uses in undecided.items():
             decide(self.plan, name, uses, self.places[self.plan.sample] - rows.start, rows.stop - rows.start)
         join(self.plan, undecided)
-        for name in {name for name, _ in self.plan.silent} & ready.keys():
-            sizes = [size(taken) for _, taken in ready[name] if taken is not None]
+        for name in sorted({name for name, _ in self.plan.silent} & ready.keys()):
+            sizes = [taken.sizes for _, taken in ready[name] if taken is not None]
             seek(self.plan, name, sizes, range(rows.start, rows.stop))
         for name, uses in ready.items():
             path = self.plan.paths[name]

@@ -237,7 +237,7 @@ def judge(plan: Plan, problem: Problem, samples: Sequence[int]) -> set[str]:
     return reasons
 
 
-def seek(plan: Plan, name: str, sizes: list[Tensor], samples: Sequence[int]) -> None:
+def seek(plan: Plan, name: str, sizes: list[tuple[Tensor, ...]], samples: Sequence[int]) -> None:
     """Find samples that have to tell whether rules hold for a parameter, where the one that was run alone does not."""
     for k in [k for k in range(len(sizes)) if (name, k) in plan.silent]:
         known = {samples.index(one) for rows in plan.unproven.values() for one in rows if one in samples}

@@ -30,19 +30,19 @@ class Claim:
         row: where the sample is among those that contribute.
         in_rows: whether the samples are certain to be where rules look for them.
         given: the sample's gradient by the rules, or, where they are smaller, `(d, a)` of which it is `d a^T`.
-        sizes: of what each use gives.
+        sizes: for each use, exponents of shape `(n,)`, one of which is `LOWEST` where it gives zero.
     """
 
     name: str
     row: int
     in_rows: bool
     given: tuple[Tensor, ...]
-    sizes: list[Tensor]
+    sizes: list[tuple[Tensor, ...]]
 
     @classmethod
     def of(cls, name: str, taken: list[Contribution], row: int, *, in_rows: bool, numbers: int) -> "Claim":
         """Take what all uses of a parameter with so many numbers contribute, and where the sample is among the rows."""
-        sizes = [size(one) for one in taken]
+        sizes = [one.sizes for one in taken]
         if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(numbers):
             d, a = taken[0].d[row, 0], taken[0].a[row, 0]
             if d.numel() + a.numel() < numbers:
@@ -58,21 +58,17 @@ class Claim:
             return dict.fromkeys(range(len(self.sizes)), LOWEST)
         if norm > nothing and len(self.sizes) == 1:
             return {}
-        here = torch.stack([use[self.row] for use in self.sizes]).tolist()
+        here = torch.stack([torch.stack(use)[:, self.row].amin() for use in self.sizes]).tolist()
         if norm <= nothing:
             return {k: max(LOWEST, e + BEYOND) for k, e in enumerate(here)}
         return {k: e for k, e in enumerate(here) if e <= LOWEST}
 
 
-def size(taken: Contribution) -> Tensor:
-    """Return exponents of what a use gives, shape `(n,)`; where it gives zero, `LOWEST`."""
-    return torch.stack(taken.sizes).amin(0)
-
-
-def witness(sizes: Tensor, above: int, known: Iterable[int]) -> int | None:
+def witness(sizes: tuple[Tensor, ...], above: int, known: Iterable[int]) -> int | None:
     """Return a row where a use gives more than 2^above, a known one if possible; None if there is none."""
-    rows = [*(row for row in known if 0 <= row < len(sizes)), int(sizes.argmax())]
-    return next((row for row in rows if sizes[row] > above), None)
+    least = torch.stack(sizes).amin(0)
+    rows = [*(row for row in known if 0 <= row < len(least)), int(least.argmax())]
+    return next((row for row in rows if least[row] > above), None)
 
 
 def judged(
