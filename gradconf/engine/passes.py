@@ -1,7 +1,7 @@
 """A pass over the samples: each use of a parameter is taken as its gradient comes by, and then dropped."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,12 +91,7 @@ class Pass:
             ends = edges if len(blocks) > 1 and not deciding else [*tape.leaves, *trainable(self.problem)]
             found = torch.autograd.grad(losses.sum(), ends, allow_unused=True)
             if deciding:
-                seen = zip(trainable(self.problem), found[len(tape.leaves) :], strict=True)
-                self.plan.hidden = {
-                    tape.names[id(p)] for p, gradient in seen if gradient is not None
-                } - tape.others.keys()
-                self.plan.hidden &= self.plan.paths.keys()
-                self._settle(tape, rows)
+                self._settle(tape, rows, found[len(tape.leaves) :])
             elif self.waiting or self.done != names:
                 raise OtherWay("a gradient comes by another number of times than before")
             self.done.clear()
@@ -129,8 +124,11 @@ class Pass:
             if inside and not same(losses[row - rows.start].item(), plan.losses[sample], losses.dtype):
                 raise OtherWay("the loss of a sample is another one alone")
 
-    def _settle(self, tape: Tape, rows: slice) -> None:
-        """End the block in which paths were decided."""
+    def _settle(self, tape: Tape, rows: slice, gradients: Sequence[Tensor | None]) -> None:
+        """End the block in which paths were decided, given what reached parameters out of the tape's sight."""
+        pairs = zip(trainable(self.problem), gradients, strict=True)
+        reached = {tape.names[id(p)] for p, gradient in pairs if gradient is not None}
+        self.plan.hidden = reached & self.plan.paths.keys() - tape.others.keys()
         for name in list(self.plan.undecided):  # no gradient reached all uses of these
             self._complete({name: self.waiting.pop(name, [])}, rows, first=True)
         if self.total is not None:

@@ -74,7 +74,7 @@ class Plan:
         dtype: of the measurement.
         sample: the one that was run alone.
         alone: its loss, with the graph of its gradients, until they have been compared.
-        undecided: parameters of which the path is not chosen yet.
+        undecided: parameters of which the path is not chosen yet, in order.
         losses: of it and of another sample, each alone, by their number.
         activations: bytes a sample that forward and backward hold.
         claims: what rules say of the gradients of the sample, to be judged.
@@ -94,7 +94,7 @@ class Plan:
     alone: Tensor | None
     losses: dict[int, float]
     activations: int
-    undecided: list[str] = field(default_factory=list)
+    undecided: dict[str, None] = field(default_factory=dict)
     claims: list[proof.Claim] = field(default_factory=list)
     hidden: set[str] = field(default_factory=set)
     silent: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -107,12 +107,12 @@ class Plan:
     @property
     def unused(self) -> set[str]:
         """Parameters that have got no gradient so far."""
-        return {name for name, path in self.paths.items() if path.way == UNUSED} - set(self.undecided)
+        return {name for name, path in self.paths.items() if path.way == UNUSED} - self.undecided.keys()
 
     def fall_back(self, reason: str, *names: str) -> None:
         """Leave some parameters to `torch.func` or a loop, and with no names every one."""
         if not names:
-            self.alone, self.undecided = None, []
+            self.alone, self.undecided = None, {}
         for name in names or self.paths:
             self.paths[name].fall_back(reason)
         for path in self.paths.values():
@@ -149,7 +149,7 @@ def begin(problem: Problem) -> Plan:
     paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
     losses[one] = loss.item()
     activations = max(1, sum(held.values()))
-    return Plan(paths, problem.samples, problem.dtype, one, loss, losses, activations, undecided=list(paths))
+    return Plan(paths, problem.samples, problem.dtype, one, loss, losses, activations, undecided=dict.fromkeys(paths))
 
 
 def same(value: float, other: float, dtype: torch.dtype) -> bool:
@@ -178,7 +178,7 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         n: how many contribute.
     """
     path, other = plan.paths[name], plan.others.get(name)
-    plan.undecided.remove(name)
+    plan.undecided.pop(name)
     taken = [contribution for _, contribution in uses if contribution is not None]
     path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
     if other is not None:

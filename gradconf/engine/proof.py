@@ -67,8 +67,7 @@ class Claim:
 def witness(sizes: tuple[Tensor, ...], above: int, known: Iterable[int]) -> int | None:
     """Return a row where a use gives more than 2^above, a known one if possible; None if there is none."""
     least = torch.stack(sizes).amin(0)
-    rows = [*(row for row in known if 0 <= row < len(least)), int(least.argmax())]
-    return next((row for row in rows if least[row] > above), None)
+    return next((row for row in (*known, int(least.argmax())) if least[row] > above), None)
 
 
 def judged(
