@@ -143,7 +143,7 @@ def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tens
 
 
 def _refuse_too_many(problem: Problem, matrices: int) -> None:
-    needed = 3 * 8 * matrices * problem.samples**2  # sums, their transpose, the result
+    needed = 8 * (matrices + 1) * problem.samples**2  # and products on the way
     if needed > free(problem.device):
         raise MemoryError(
             f"{matrices} matrices of {problem.samples} x {problem.samples} numbers take {size(needed)} on the way, and "
