@@ -244,7 +244,7 @@ class Pass:
 
     def _memory(self, numbers: int) -> Tensor:
         """Return memory, again the same, as the system is slow to hand out and take back."""
-        if len(self.memory) < numbers:
+        if not numbers <= len(self.memory) <= 4 * numbers:
             self.memory = torch.empty(numbers, dtype=self.problem.dtype, device=self.problem.device)
         return self.memory
 
