@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.engine.passes import Key
-from gradconf.engine.run import grams
+from gradconf.engine.plans import Key
+from gradconf.engine.work import grams_by_key
 from gradconf.memory import free, size
 from gradconf.problems import LossFunction, Problem, pose_alone
 from gradconf.refusals import refuse_infinite
@@ -136,7 +136,7 @@ def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tens
     """Return one matrix a key."""
     _refuse_too_many(problem, len({key(name) for name in problem.params}))
     memory = free(problem.device) // 2 if max_memory is None else max_memory
-    found = grams(problem, key, max_memory=memory)
+    found = grams_by_key(problem, key, max_memory=memory)
     for name in {key(name) for name in problem.params} - found.keys():  # of parameters that no loss depends on
         found[name] = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
     return {name: refuse_infinite(products, "sample") for name, products in found.items()}

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pandas as pd
 from torch import Tensor, nn
 
-from gradconf.engine.plan import CONTRACT
-from gradconf.engine.run import make_plan
+from gradconf.engine.plans import CONTRACT
+from gradconf.engine.work import make_plan
 from gradconf.grams import gram
 from gradconf.problems import LossFunction, pose_alone
 from gradconf.samples import Samples

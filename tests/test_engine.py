@@ -13,10 +13,10 @@ from torch import nn
 from zoo import ZOO, apply, layer, parameter, tokens
 
 from gradconf import cross_gram, explain, gram, layer_grams, measure, reference
-from gradconf.engine import rules
+from gradconf.engine import registry
 from gradconf.engine.budget import BLOCK, Budget
 from gradconf.engine.contributions import Rows
-from gradconf.engine.run import make_plan
+from gradconf.engine.work import make_plan
 from gradconf.models import cnn, mlp
 from gradconf.problems import pose_alone
 from gradconf.statistics import confusion
@@ -179,7 +179,7 @@ def test_a_rule_of_ones_own():
     made = apply(lambda m, x: my_scale(m.f(x), m.s), 4, f=nn.Linear(4, 3), s=parameter(3))
     expected = quietly(reference.gram, made)
 
-    @rules.rule(my_scale, "input scale")
+    @registry.rule(my_scale, "input scale")
     def _rule(call, d, n):
         return {"scale": Rows((call["input"] * d * call["scale"].exp()).reshape(n, -1, d.shape[-1]).sum(1))}
 
@@ -187,7 +187,7 @@ def test_a_rule_of_ones_own():
         assert quietly(explain, made).path["s"] == "form"
         assert_same(quietly(gram, made), expected)
     finally:
-        del rules.RULES[my_scale]
+        del registry.RULES[my_scale]
     assert_same(quietly(gram, made), expected)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from zoo import parameter, squares
 
 from gradconf import gram, reference
-from gradconf.engine import run
+from gradconf.engine import work
 from gradconf.engine.proof import dense_difference, norm, rank_one_difference
 
 
@@ -130,8 +130,8 @@ def mixture(m, x):
 def test_experts_that_the_first_sample_does_not_ask(monkeypatch):
     experts = nn.ModuleList(nn.Linear(5, 3) for _ in range(5))
     made = case(Apply(mixture, experts=experts), 5, loss_fn=squares, n=20)
-    tried, real = [], run._tried
-    monkeypatch.setattr(run, "_tried", lambda problem: tried.append(problem.samples) or real(problem))
+    tried, real = [], work._tried
+    monkeypatch.setattr(work, "_tried", lambda problem: tried.append(problem.samples) or real(problem))
     assert_same(quietly(gram, made), quietly(reference.gram, made))
     asked = made.inputs.argmax(1).unique()
     assert tried == [1] * (len(asked) - 1)  # one sample for each other expert, its weight and bias
@@ -141,7 +141,7 @@ def test_gradients_that_are_zero_for_all_samples_keep_their_rules(monkeypatch):
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
     nn.init.zeros_(model[2].weight)
     made = case(model, 5, loss_fn=squares, n=8)
-    monkeypatch.delattr(run, "_tried")
+    monkeypatch.delattr(work, "_tried")
     assert_same(quietly(gram, made), quietly(reference.gram, made))
 
 
@@ -157,7 +157,9 @@ def test_a_gradient_that_comes_in_a_later_block():
 
 
 def test_only_what_is_refuted_falls_back(monkeypatch):
-    seen, real = [], run._fall_back
-    monkeypatch.setattr(run, "_fall_back", lambda problem, plan, *rest: seen.append(plan) or real(problem, plan, *rest))
+    seen, real = [], work._fall_back
+    monkeypatch.setattr(
+        work, "_fall_back", lambda problem, plan, *rest: seen.append(plan) or real(problem, plan, *rest)
+    )
     test_another_sample_tells_where_a_gradient_is_zero("a rule that misses an argument", torch.float64, None)
     assert [name for name, path in seen[-1].paths.items() if not path.fast] == ["w"]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradconf
 from gradconf import gram, minibatch_gram, reference
-from gradconf.engine.run import make_plan
+from gradconf.engine.work import make_plan
 from gradconf.models import linear_net, mlp, wrn
 from gradconf.problems import pose_alone
 

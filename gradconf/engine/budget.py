@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from gradconf.engine.plan import CONTRACT, FALL_BACK, FORM, Path, Plan
+from gradconf.engine.plans import CONTRACT, FALL_BACK, FORM, Path, Plan
 from gradconf.memory import size
 from gradconf.problems import Problem
-
-Piece = tuple[str, int, int]  # a parameter's name and a range of its pieces
 
 # Shares of max_memory: activations if all samples run at once; else those of a block, what is held, what is formed.
 AT_ONCE, BLOCK, HOLD, FORMED = 1 / 2, 3 / 16, 11 / 16, 1 / 16
@@ -16,6 +15,14 @@ LARGE, PART = 2**28, 2**26  # bytes of activations that a CPU better runs in blo
 FEW = 32  # samples: a smaller block loses more than it gains
 PIECE = 2**24  # bytes of gradients to form at a time where nothing asks for less: memory that is soon used again
 CUDA_PIECE = 2**28
+
+
+class Piece(NamedTuple):
+    """A range of the pieces that a parameter can be cut into."""
+
+    name: str
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Budget:
         """Return what is to be held of a piece."""
         if self.raw(path):
             return path.raw * self.number
-        return path.held * self.number * (piece[2] - piece[1]) / path.pieces
+        return path.held * self.number * (piece.high - piece.low) / path.pieces
 
     def pieces(self, path: Path, *, form: bool) -> Iterator[Piece]:
         """Cut a parameter so that what each piece takes fits what may be formed, or else held."""
@@ -73,7 +80,7 @@ class Budget:
         whole = path.way == CONTRACT or (self.raw(path) and not form)
         room = self.form if form or self.hold == math.inf else self.hold
         step = path.pieces if whole else max(1, min(path.pieces, int(room / each)))
-        yield from ((path.name, low, min(low + step, path.pieces)) for low in range(0, path.pieces, step))
+        yield from (Piece(path.name, low, min(low + step, path.pieces)) for low in range(0, path.pieces, step))
 
     def refuse_too_little(self, plan: Plan) -> None:
         """Refuse a bound below what the hungriest single thing takes."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradconf.engine.contributions import Contribution, Outer
+from gradconf.engine.contributions import Contribution
+from gradconf.engine.outer import Outer
 from gradconf.engine.scaling import LOWEST, MILD
 
 PART = 2**17  # numbers of a gradient to form at a time
@@ -43,7 +44,7 @@ class Claim:
     def of(cls, name: str, taken: list[Contribution], row: int, *, in_rows: bool, numbers: int) -> "Claim":
         """Take what all uses of a parameter with so many numbers contribute, and where the sample is among the rows."""
         sizes = [one.sizes for one in taken]
-        if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].dense(numbers):
+        if len(taken) == 1 and isinstance(taken[0], Outer) and taken[0].is_dense(numbers):
             d, a = taken[0].d[row, 0], taken[0].a[row, 0]
             if d.numel() + a.numel() < numbers:
                 return cls(name, row, in_rows, (d.clone(), a.clone()), sizes)

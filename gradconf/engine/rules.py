@@ -1,61 +1,19 @@
 """One rule a torch function: how its parameters' gradients follow from its inputs and output gradients.
 
-A rule takes the call's arguments by name (and under `"parameters"` the names of those that are parameters), the
-gradient `d` of the call's output, shape `(N r, ...)`, and the number of samples N; it returns a contribution for each
-parameter that it knows how to handle. Shapes below are of one sample; t are positions.
-
-To teach the engine a function of your own that takes a parameter, see `rule`. A rule that is wrong for your model is
-found out: before each measurement one sample's gradients are compared with those of a plain backward pass.
+Shapes are of one sample; t are positions. See `rule` for what a rule takes and returns.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradconf.engine.contributions import Contribution, Lookup, Outer, Rows
-
-Call = Mapping[str, Any]
-Contributions = dict[str, Contribution]
-Rule = Callable[[Call, Tensor, int], Contributions]
-RULES: dict[Callable, tuple[tuple[str, ...], Rule]] = {}
-
-
-def rule(function: Callable, names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of a torch function.
-
-    Args:
-        function: as called in a model's forward pass, e.g. `torch.nn.functional.linear`; one of your own is made
-            visible by `torch.overrides.wrap_torch_function`.
-        names: names of its positional arguments, separated by spaces.
-
-    Returns:
-        A decorator for the rule.
-
-    Example:
-        >>> @torch.overrides.wrap_torch_function(lambda x, scale: (x, scale))
-        ... def amplify(x, scale):  # (N, C), (C,)
-        ...     return x * scale.exp()
-        >>> @rule(amplify, "x scale")
-        ... def _amplify(call, d, n):
-        ...     return {"scale": Rows(d * call["x"] * call["scale"].exp())}
-    """
-
-    def register(it: Rule) -> Rule:
-        RULES[function] = (tuple(names.split()), it)
-        return it
-
-    return register
-
-
-def bind(function: Callable, args: tuple, kwargs: dict) -> dict[str, Any] | None:
-    """Name the arguments of a call, or return None where the function has no rule."""
-    if function not in RULES:
-        return None
-    return dict(zip(RULES[function][0], args, strict=False)) | kwargs
+from gradconf.engine.contributions import Lookup, Rows
+from gradconf.engine.outer import Outer
+from gradconf.engine.registry import Call, Contributions, rule
 
 
 def _positions(values: Tensor, n: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradconf.engine.rules import bind
+from gradconf.engine.registry import bind
 
 SEQUENCES = (tuple, list)
 HOLDERS = (*SEQUENCES, dict)

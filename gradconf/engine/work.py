@@ -1,16 +1,17 @@
 """The work: passes over the samples until all is added, and what falls back."""
 
-import math
 from dataclasses import replace
 
 import torch
 
 from gradconf.engine.accumulator import Accumulator
 from gradconf.engine.budget import BLOCK, Budget
-from gradconf.engine.passes import Key, Pass, joined
-from gradconf.engine.plan import FALL_BACK, OtherWay, Plan, begin, judge, sentence
+from gradconf.engine.decisions import judge
+from gradconf.engine.passes import Pass
+from gradconf.engine.plans import FALL_BACK, Key, OtherWay, Plan, begin, sentence
 from gradconf.engine.proof import OTHER_GRADIENT
 from gradconf.engine.scaling import exponents, scaled
+from gradconf.engine.shelf import Shelf
 from gradconf.gradients import per_sample_gradients
 from gradconf.isolation import untouched
 from gradconf.memory import bundles, keep_freed
@@ -19,7 +20,7 @@ from gradconf.problems import Problem
 from gradconf.samples import select
 
 
-def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Tensor]:
+def grams_by_key(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Tensor]:
     """Compute one Gram matrix a key.
 
     Args:
@@ -41,15 +42,15 @@ def grams(problem: Problem, key: Key, *, max_memory: int) -> dict[str, torch.Ten
             return _work(problem, plan, key, max_memory)
         except MemoryError:
             raise
-        except Exception:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
-            refuted, plan = plan.refuted, _tried(problem)
-            for name, why in refuted.items():
+        except Exception as error:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
+            plan = _tried(problem)
+            for name, why in error.refuted.items() if isinstance(error, OtherWay) else ():
                 plan.fall_back(why, name)
         while True:
             try:
                 return _work(problem, plan, key, max_memory)
             except OtherWay as reason:
-                plan.fall_back(str(reason), *(name for name in plan.refuted if plan.paths[name].fast))
+                plan.fall_back(str(reason), *reason.refuted)
 
 
 def make_plan(problem: Problem) -> Plan:
@@ -75,7 +76,7 @@ def _tried(problem: Problem) -> Plan:
     plan = begin(problem)
     few = [plan.sample, problem.samples - 1]
     try:
-        Pass(_some(problem, few), plan, Budget(0, 0, 2, math.inf, 0), dict(zip(few, (0, 1), strict=True))).run()
+        Pass(_some(problem, few), plan, dict(zip(few, (0, 1), strict=True)), step=2).run()
         doubtful = OTHER_GRADIENT in judge(plan, problem, few)
     except Exception as error:
         plan.fall_back(sentence(error))
@@ -99,14 +100,14 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
     todo = None
     if plan.alone is None:
         budget.refuse_too_little(plan)
-        added = [path for path in plan.paths.values() if path.fast and not joined(path, key)]
+        added = [path for path in plan.paths.values() if path.fast and not path.joined(key)]
         todo = {path.name: list(budget.pieces(path, form=False)) for path in added}
     while todo is None or todo:
-        one = Pass(problem, plan, budget, {sample: sample for sample in plan.losses}, key, total, todo)
-        one.run()
-        todo = one.rest
-    if _refuted(problem, plan):
-        raise OtherWay("rules do not hold for another sample")
+        shelf = Shelf(problem, plan, budget, key, total, todo)
+        Pass(problem, plan, {sample: sample for sample in plan.losses}, budget.step, shelf).run()
+        todo = shelf.rest
+    if refuted := _refuted(problem, plan):
+        raise OtherWay("rules do not hold for another sample", refuted)
     if any(path.fast for path in plan.paths.values()):
         _check_one(total, plan, problem.dtype)
     _fall_back(problem, plan, key, total, max_memory)
@@ -116,11 +117,12 @@ def _work(problem: Problem, plan: Plan, key: Key, max_memory: int) -> dict[str, 
 def _refuted(problem: Problem, plan: Plan) -> dict[str, str]:
     """Try rules on other samples where the first says nothing; return why they do not hold, by parameter name."""
     unproven = {name: samples for name, samples in plan.unproven.items() if plan.paths[name].fast}
+    refuted: dict[str, str] = {}
     for sample in sorted(set().union(*unproven.values())):
         tried = _tried(_some(problem, [sample])).paths
         names = [name for name, samples in unproven.items() if sample in samples and tried[name].way == FALL_BACK]
-        plan.refuted |= {name: tried[name].reason for name in names}
-    return {name: why for name, why in plan.refuted.items() if name in unproven}
+        refuted |= {name: tried[name].reason for name in names}
+    return refuted
 
 
 def _check_one(total: Accumulator, plan: Plan, dtype: torch.dtype) -> None:
