@@ -64,7 +64,7 @@ def tables(results: dict) -> str:
     """Render time, memory and work of the cases outside the sweeps, who was left out, and where this was run."""
     table = frame(results)
     main_cases = table[table.sweep.isna()]
-    parts = [_provenance(results["provenance"], table.calibration_slowest.min())]
+    parts = [_provenance(results, table.calibration_slowest.min())]
     if len(main_cases):
         rounds = int(table.rounds.max())
         parts += [
@@ -230,12 +230,27 @@ def cores(facts: dict) -> str:
     return f"{facts['threads']} thread{'s' * (facts['threads'] != 1)} of {facts['cores']} cores"
 
 
-def _provenance(facts: dict, slowest: float) -> str:
+def _commits(results: dict) -> str:
+    """Say which commit was measured, and which cases were when."""
+    earlier = {f"{_commit(r)} of {r['date'][:10]}" for r in results["records"] if "commit" in r}
+    if not earlier:
+        return _commit(results["provenance"])
+    new = dict.fromkeys(r["case"] for r in results["records"] if "commit" not in r)
+    labels = "; ".join(f"{CASES[name].label}, N = {CASES[name].samples}" for name in new)
+    return f"{_commit(results['provenance'])} for {labels}; else {', '.join(sorted(earlier))}"
+
+
+def _commit(facts: dict) -> str:
     commit, *changes = facts["commit"].partition(",")
+    return f"commit {commit[:12]}{''.join(changes)}"
+
+
+def _provenance(results: dict, slowest: float) -> str:
+    facts = results["provenance"]
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items() if version)
     return (
         f"Measured on {facts['date'][:10]}: {facts['device']}, {cores(facts)}, "
-        f"{facts['system']}; {packages}; commit {commit[:12]}{''.join(changes)}; float32. A matrix "
+        f"{facts['system']}; {packages}; {_commits(results)}; float32. A matrix "
         f"product made in every round ran at {slowest:.0f} to {facts['peak_gflops']:.0f} GFLOP/s, which tells how "
         "quiet the machine was. Repeat it with `make bench`."
     )

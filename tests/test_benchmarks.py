@@ -143,6 +143,20 @@ def test_the_tables_say_what_was_measured():
     assert "at most 2e-06 (vmap(grad)" in text
 
 
+def test_cases_that_are_not_measured_again_are_kept_with_their_date(tmp_path):
+    stored, path = made_up(), tmp_path / "some.json"
+    run.store(path, stored["provenance"], stored["records"])
+    facts = stored["provenance"] | {"date": "2026-02-02", "commit": "1" * 40}
+    records = run.kept(path, facts, ["wrn16"])
+    assert [r["commit"] for r in records] == ["0" * 40] * 3
+    records.append(stored["records"][0] | {"case": "wrn16"})
+    text = report.tables({"provenance": facts, "records": records})
+    assert "commit 111111111111 for WRN-16-2, N = 64; else commit 000000000000 of 2026-01-01;" in text
+    assert run.kept(path, facts, ["cnn16"]) == run.kept(path, facts, list(models.CASES)) == []
+    with pytest.raises(SystemExit, match="another machine or other versions"):
+        run.kept(path, facts | {"threads": 2}, ["wrn16"])
+
+
 def test_the_figures_say_their_values_in_words():
     pictures = report.figures(made_up())
     assert list(pictures) == ["memory"]
