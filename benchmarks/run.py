@@ -33,7 +33,8 @@ def main() -> None:
     out = Path(asked.out or RESULTS / f"{device.type}.json")
     records = kept(out, facts, asked.cases)
     for name in asked.cases:
-        records += measure(CASES[name], device, asked.rounds)
+        measured = measure(CASES[name], device, asked.rounds)
+        records = [r for r in records if r["case"] != name] + measured  # so what is stopped has lost nothing
         records.sort(key=lambda r: list(CASES).index(r["case"]))
         peak = max(r["calibration_gflops"] for r in records)
         for r in records:
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def kept(path: Path, facts: dict, cases: list[str]) -> list[dict]:
-    """Return what is stored of other cases, with its date and commit, if it is of this machine and these versions."""
+    """Return what is stored, with its date and commit, unless all is measured anew; refuse another machine's."""
     if not path.exists() or set(cases) >= set(CASES):
         return []
     stored = json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +53,7 @@ def kept(path: Path, facts: dict, cases: list[str]) -> list[dict]:
     if any(before[key] != facts[key] for key in ("device", "cores", "threads", "system", "packages")):
         sys.exit(f"{path} is of another machine or other versions: name another file with --out, or measure all cases.")
     when = {key: before[key] for key in ("date", "commit")}
-    return [when | record for record in stored["records"] if record["case"] not in cases]
+    return [when | record for record in stored["records"]]
 
 
 def measure(case: Case, device: torch.device, rounds: int) -> list[dict]:

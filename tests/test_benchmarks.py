@@ -121,7 +121,8 @@ def test_results_are_stored_and_reported(tmp_path):
 def made_up():
     facts = {"date": "2026-01-01", "device": "abacus", "threads": 1, "cores": 2, "system": "wood", "commit": "0" * 40}
     facts |= {"packages": {"torch": "2"}, "peak_gflops": 100.0}
-    shared = {"samples": 64, "parameters": 9, "calibration_slowest": 90.0, "seconds": None, "left_out": None}
+    shared = {"samples": 64, "parameters": 9, "seconds": None, "left_out": None}
+    shared |= {"calibration_gflops": 100.0, "calibration_slowest": 90.0}
     timed = {"rounds": 7, "gflop": 2.0, "fraction_of_peak": 0.25, "peak_mib": 2048.0}
     records = [
         shared | timed | {"case": "cnn16", "contestant": "gradconf", "seconds": 0.5},
@@ -152,9 +153,25 @@ def test_cases_that_are_not_measured_again_are_kept_with_their_date(tmp_path):
     records.append(stored["records"][0] | {"case": "wrn16"})
     text = report.tables({"provenance": facts, "records": records})
     assert "commit 111111111111 for WRN-16-2, N = 64; else commit 000000000000 of 2026-01-01;" in text
-    assert run.kept(path, facts, ["cnn16"]) == run.kept(path, facts, list(models.CASES)) == []
+    assert run.kept(path, facts, list(models.CASES)) == []
     with pytest.raises(SystemExit, match="another machine or other versions"):
         run.kept(path, facts | {"threads": 2}, ["wrn16"])
+
+
+def test_a_run_that_is_stopped_loses_nothing(tmp_path, monkeypatch):
+    def measured(case, device, rounds):
+        if case.name == "cnn16":
+            raise KeyboardInterrupt
+        return [stored["records"][0] | {"case": case.name}]
+
+    stored, path = made_up(), tmp_path / "some.json"
+    run.store(path, stored["provenance"] | run.provenance(CPU), stored["records"])
+    monkeypatch.setattr(run, "fair_surroundings", lambda: None)
+    monkeypatch.setattr(run, "measure", measured)
+    monkeypatch.setattr("sys.argv", ["run", "--device", "cpu", "--out", str(path), "--cases", "wrn16", "cnn16"])
+    with pytest.raises(KeyboardInterrupt):
+        run.main()
+    assert [r["case"] for r in json.loads(path.read_text())["records"]] == ["cnn16"] * 3 + ["wrn16"]
 
 
 def test_the_figures_say_their_values_in_words():

@@ -155,6 +155,16 @@ def test_explain_tells_the_path_of_each_parameter():
     assert not table.path[~falls].eq("fall back").any()
 
 
+def test_explain_says_in_words_what_no_rule_was_made_for():
+    def forward(m, x):
+        return m.f(x) @ m.f(m.table).mT  # (N, 3) @ (3, 3): the table runs once for all samples
+
+    made = case(Apply(forward, f=nn.Linear(4, 3), table=nn.Parameter(torch.rand(3, 4))), 4)
+    reasons = quietly(explain, made).reason
+    assert reasons["table"] == "the first dimension of its output is not that of samples"
+    assert_same(quietly(gram, made), quietly(reference.gram, made))
+
+
 def test_measure_is_the_confusion_of_gram():
     made = case(mlp(2, 6, in_features=4, out_features=3), 4)
     assert repr(quietly(measure, made)) == repr(confusion(quietly(gram, made), labels=made.targets))

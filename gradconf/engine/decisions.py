@@ -22,6 +22,8 @@ def contribute(use: Use, d: Tensor, n: int) -> dict[str, Contribution]:
     """Return what a use contributes, by parameter name."""
     if use.version != sum(v._version for v in use.inputs):
         raise OtherWay("the input of a layer is changed in place after it")
+    if d.dim() == 0 or len(d) % n:
+        raise OtherWay("the first dimension of its output is not that of samples")
     found = RULES[use.function][1](use.call | {"parameters": set(use.roles)}, d, n)
     return {use.roles[role]: contribution for role, contribution in found.items() if role in use.roles}
 

@@ -91,10 +91,10 @@ class Pass:
     def _blocks(self) -> Iterator[Block]:
         """Cut the samples into blocks, first the one with the sample that was run alone."""
         n, row = self.problem.samples, self.places[self.plan.sample]
-        first = row // self.step * self.step
+        first, undecided = row // self.step * self.step, self.plan.alone is not None
         for start in [first, *(start for start in range(0, n, self.step) if start != first)]:
             rows = slice(start, min(start + self.step, n))
-            yield Block(rows, row - start, first=start == first, deciding=self.plan.alone is not None)
+            yield Block(rows, row - start, first=start == first, deciding=undecided and start == first)
 
     def _all_ends(self, tape: Tape) -> list[Tensor]:
         """Return where the whole backward pass ends, with parameters that a gradient may reach out of sight."""
