@@ -71,30 +71,26 @@ def train_many(
     Source: Sankararaman et al. 2020, Section 7 (protocol).
     """
     models = [models] if isinstance(models, nn.Module) else list(models)
-    each = learning_rates if isinstance(learning_rates, Iterable) else [learning_rates] * len(models)
-    rates = [float(rate) for rate in each]
-    _check(models, rates, seeds)
+    rates = _checked(models, learning_rates, seeds)
     for rate in rates:
         check_schedule(rate, epochs, batch_size, decay_at, decay_factor)
     dataset = dataset.to(next(models[0].parameters()).device)
     milestones, steps = decay_epochs(decay_at, epochs), math.ceil(len(dataset.train_targets) / batch_size)
-    members = [_Member(model, rate, seed) for model, rate, seed in zip(models, rates, seeds, strict=True)]
+    members = [_Member(*one) for one in zip(models, rates, seeds, strict=True)]
     alive = _Ensemble(members, loss_fn)
     alive.check(dataset.train_inputs[:2])
     for epoch in (progress := tqdm(range(epochs + 1), desc=f"training {len(members)} models", unit="epoch")):
         decayed = decay_factor ** sum(milestone < epoch for milestone in milestones)
         worst = alive.epoch(dataset, batch_size, decayed) if epoch else [0.0] * len(alive.members)
-        rows = alive.evaluate(dataset)
-        for member, largest, row in zip(alive.members, worst, rows, strict=True):
-            row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": member.rate * decayed} | row
-            member.note(row, largest)
+        for member, largest, row in zip(alive.members, worst, alive.evaluate(dataset), strict=True):
+            facts = {"epoch": epoch, "steps": epoch * steps, "learning_rate": member.rate * decayed}
+            member.note(facts | row, largest)
         if measure or epoch == epochs or any(member.diverged_at is not None for member in alive.members):
             alive.write_back()
         alive = alive.without_diverged()
         if measure:
             for member in alive.members:
-                with modes_kept(member.model):
-                    member.rows[-1] = joined(member.rows[-1], measure(member.model.train(), epoch))
+                member.measure(measure, epoch)
         if not alive.members:
             break
         progress.set_postfix(loss=f"{min(member.rows[-1]['train_loss'] for member in alive.members):.3g}")
@@ -125,6 +121,11 @@ class _Member:
         if row["epoch"] == 0:
             self.limit = EXPLOSION * max(1.0, row["train_loss"], row["test_loss"])
         self.rows.append(row)
+
+    def measure(self, measure: Measure, epoch: int) -> None:
+        """Add to the last epoch what the user measures."""
+        with modes_kept(self.model):
+            self.rows[-1] = joined(self.rows[-1], measure(self.model.train(), epoch))
 
     def run(self) -> Run:
         """Return what `train` would."""
@@ -232,7 +233,16 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
 
-def _check(models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[int]) -> None:
+def _checked(models: Sequence[nn.Module], learning_rates: float | Sequence[float], seeds: Sequence[int]) -> list[float]:
+    """Refuse what cannot be trained together, and return one learning rate a model."""
+    each = learning_rates if isinstance(learning_rates, Iterable) else [learning_rates] * len(models)
+    rates = [float(rate) for rate in each]
+    _check_numbers(models, rates, seeds)
+    _check_alike(models)
+    return rates
+
+
+def _check_numbers(models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[int]) -> None:
     if not models or not len(models) == len(rates) == len(seeds):
         raise ValueError(
             f"give at least one model and one learning rate and one seed for each: there are {len(models)} models, "
@@ -243,6 +253,9 @@ def _check(models: Sequence[nn.Module], rates: Sequence[float], seeds: Sequence[
     weights = Counter(id(p) for model in models for p in model.parameters())
     if max(weights.values(), default=1) > 1:
         raise ValueError("two models share a weight, and would both change it: build each one by itself.")
+
+
+def _check_alike(models: Sequence[nn.Module]) -> None:
     check_trainable(models[0])
     described = [_description(model) for model in models]
     if different := [k for k, it in enumerate(described) if it != described[0]]:

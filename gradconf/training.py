@@ -96,9 +96,7 @@ def train(
     limit = math.inf
     rows: list[dict[str, float]] = []
     with modes_kept(model):
-        hidden = {} if progress else {"disable": True}  # so that TQDM_DISABLE still counts
-        bar = tqdm(range(epochs + 1), desc="training", unit="epoch", leave=None, **hidden)
-        for epoch in bar:
+        for epoch in (bar := _bar(epochs, progress)):
             row = {"epoch": epoch, "steps": epoch * steps, "learning_rate": schedule.get_last_lr()[0]}
             worst = _epoch(model, loss_fn, dataset, optimizer, batch_size, generator) if epoch else 0.0
             row |= _evaluate(model, loss_fn, dataset)
@@ -111,6 +109,11 @@ def train(
             if epoch:
                 schedule.step()
     return Run(model, pd.DataFrame(rows), None)
+
+
+def _bar(epochs: int, progress: bool) -> tqdm:
+    hidden = {} if progress else {"disable": True}  # so that TQDM_DISABLE still counts
+    return tqdm(range(epochs + 1), desc="training", unit="epoch", leave=None, **hidden)
 
 
 @contextmanager
