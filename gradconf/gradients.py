@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradconf import reference
-from gradconf.isolation import steady_losses, untouched
+from gradconf.isolation import kept_state, untouched
 from gradconf.mixing import JOINT_SAMPLES, refuse_mixing
 from gradconf.problems import Problem
+from gradconf.randomness import steady_losses
 from gradconf.samples import Samples, call, map_tensors
 
 BLOCK_NUMBERS = 2**25  # gradient entries computed at a time: 128 MiB in float32
@@ -53,7 +54,8 @@ def _block(problem: Problem, rows: slice, together: Tensor) -> Tensor:
     """Return the gradients of one block, shape `(n, P)`."""
     with untouched(problem.model):
         try:
-            gradients, alone = _vectorised(problem, rows)
+            with kept_state(problem.model):  # a tensor that is kept in an attribute must not outlive vmap
+                gradients, alone = _vectorised(problem, rows)
             complaint = "torch.func does not see every use of a parameter" if _uses_hidden(problem, rows) else None
         except (RuntimeError, NotImplementedError) as error:
             complaint = (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Measure a model without leaving a trace on it, and notice when it is no function of its parameters."""
+"""Measure a model without leaving a trace on it, and notice when it changes its parameters."""
 
 import random
 from collections.abc import Iterator
@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-from gradconf.problems import Problem
+from torch import nn
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Leave `.grad`, buffers and the random generators as they were, whatever happens inside.
+    """Leave `.grad`, buffers, attributes and the random generators as they were, whatever happens inside.
 
     Inside, buffers are copies, gradients are enabled, and autocast and TF32 are off, so that what is
     measured is the model's own precision.
@@ -30,7 +28,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     device = gradients[0][0].device
     cards = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device), copied_buffers(model):
+        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device), kept_state(model):
             yield
     finally:
         random.setstate(python_state)
@@ -40,8 +38,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def copied_buffers(model: nn.Module) -> Iterator[None]:
-    """Give a model copies of its buffers, and put the buffers back.
+def kept_state(model: nn.Module) -> Iterator[None]:
+    """Give a model copies of its buffers, and put back the buffers and whatever its modules have as attributes.
 
     Args:
         model: the model that is evaluated inside.
@@ -50,6 +48,7 @@ def copied_buffers(model: nn.Module) -> Iterator[None]:
         Nothing.
     """
     before = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
+    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
     every = [buffer for _, held in before for buffer in held.values() if buffer is not None]
     copies = {id(buffer): buffer.detach().clone() for buffer in every}
     try:
@@ -59,6 +58,10 @@ def copied_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for module, held in before:
             module._buffers.update(held)
+        for now, then in attributes:
+            if now.keys() != then.keys() or any(now[name] is not value for name, value in then.items()):
+                now.clear()
+                now.update(then)
 
 
 @contextmanager
@@ -80,7 +83,8 @@ def float32_products(precision: str) -> Iterator[None]:
     """Say how float32 products are computed, whatever was allowed before.
 
     Since 2.9 torch has `fp32_precision` beside `allow_tf32`, and refuses to read the old switch while the two disagree;
-    the new one reflects the old, so it alone is set and put back.
+    the new one reflects the old, so it alone is set and put back. It is set from the whole to its parts, and only where
+    a part still says something else: so what a part has from the whole is not written down as its own.
 
     Args:
         precision: `ieee`, or `tf32` on CUDA.
@@ -88,23 +92,26 @@ def float32_products(precision: str) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    backends = torch.backends
-    holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
-    if precision == "ieee":
-        holders += [getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
-    switches: list[tuple[Any, str, Any]] = [
-        (holder, "fp32_precision", precision) for holder in holders if hasattr(holder, "fp32_precision")
-    ]
-    old = [(holder, "allow_tf32", precision == "tf32") for holder in (backends.cuda.matmul, backends.cudnn)]
-    switches = switches or old
-    before = [getattr(holder, name) for holder, name, _ in switches]
+    cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn
+    holders: list[Any] = [torch.backends, torch.backends.cudnn, cuda, *_parts(torch.backends.cudnn), cpu, *_parts(cpu)]
+    if precision == "tf32":
+        holders = [torch.backends.cudnn, cuda, *_parts(torch.backends.cudnn)]
+    switches = [(holder, "fp32_precision", precision) for holder in holders if hasattr(holder, "fp32_precision")]
+    old = [(holder, "allow_tf32", precision == "tf32") for holder in (cuda, torch.backends.cudnn)]
+    before: list[tuple[Any, str, Any]] = []
     try:
-        for holder, name, value in switches:
-            setattr(holder, name, value)
+        for holder, name, value in switches or old:
+            if (found := getattr(holder, name)) != value:
+                before.append((holder, name, found))
+                setattr(holder, name, value)
         yield
     finally:
-        for (holder, name, _), value in zip(switches, before, strict=True):
+        for holder, name, value in reversed(before):
             setattr(holder, name, value)
+
+
+def _parts(backend: Any) -> list[Any]:
+    return [getattr(backend, name, None) for name in ("matmul", "conv", "rnn")]
 
 
 @contextmanager
@@ -133,41 +140,3 @@ def constant_parameters(model: nn.Module) -> Iterator[None]:
             f"the model changes its parameter '{changed[0][0]}' while it runs, so there is no gradient at one point: "
             f"take that step out of the forward pass. The parameter has been put back."
         )
-
-
-def steady_losses(problem: Problem, rows: slice) -> Tensor:
-    """Evaluate the losses of some samples together, refusing losses that random numbers change.
-
-    Args:
-        problem: what is measured, `untouched` by the caller.
-        rows: which samples.
-
-    Returns:
-        Losses of shape `(n,)`, with their autograd graph.
-
-    Raises:
-        ValueError: if random numbers are drawn and a second evaluation differs, or the losses are unusable.
-    """
-    before = _generator_state(problem.device)
-    with copied_buffers(problem.model):
-        first = problem.losses(rows)
-    if before == _generator_state(problem.device):
-        return first
-    for device in {torch.device("cpu"), problem.device}:
-        torch.rand(1, device=device)  # so that other random numbers follow
-    random.random(), np.random.rand()
-    with copied_buffers(problem.model):
-        second = problem.losses(rows)
-    if not torch.equal(first, second):
-        raise ValueError(
-            "two evaluations of the loss differ, as the model draws random numbers: call model.eval() first, "
-            "or remove the random step from the model and the loss."
-        )
-    return first
-
-
-def _generator_state(device: torch.device) -> tuple:
-    """Return the state of every global generator a model may draw from."""
-    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-    _, key, *position = tuple(np.random.get_state())
-    return *(state.numpy().tobytes() for state in states), random.getstate(), np.asarray(key).tobytes(), *position

@@ -24,7 +24,7 @@ def refuse_mixing(problem: Problem, alone: Tensor, together: Tensor, first: int)
     Raises:
         ValueError: naming such a sample and, if it can be told, the first layer that mixes.
     """
-    relative, absolute = (1e-6, 1e-10) if alone.dtype == torch.float64 else (1e-3, 1e-5)
+    relative, absolute = (1e-6, 1e-10) if alone.dtype == torch.float64 else (2e-5, 3e-6)
     if torch.allclose(alone, together, rtol=relative, atol=absolute):
         return
     worst = int((alone - together).abs().argmax()) + first

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from gradconf.isolation import constant_parameters, steady_losses, untouched
+from gradconf.isolation import constant_parameters, untouched
 from gradconf.problems import LossFunction, Problem, pairs, pose, pose_alone
+from gradconf.randomness import steady_losses
 from gradconf.refusals import refuse_dropout, refuse_infinite
 from gradconf.samples import Samples
 

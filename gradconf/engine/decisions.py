@@ -39,12 +39,12 @@ def decide(plan: Plan, name: str, uses: Uses, row: int, n: int) -> None:
         row: where the sample that was run alone is among those that contribute.
         n: how many contribute.
     """
-    path, other = plan.paths[name], plan.others.get(name)
+    path, (other, why) = plan.paths[name], plan.others.get(name, ("", ""))
     plan.undecided.pop(name)
     taken = [contribution for _, contribution in uses if contribution is not None]
-    path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other or ""
-    if other is not None:
-        path.fall_back(f"{other} has no rule")
+    path.uses, path.function = len(uses), getattr(uses[0][0].function, "__name__", "") if uses else other
+    if why:
+        path.fall_back(why)
     elif len(taken) < len(uses):
         path.fall_back(path.reason or f"the rule of {path.function} does not cover this call")
     elif len({contribution.axis for contribution in taken}) > 1:

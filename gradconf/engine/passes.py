@@ -4,16 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradconf.engine.contributions import Contribution
-from gradconf.engine.decisions import Uses, contribute, decide, join, judge, seek
-from gradconf.engine.plans import OtherWay, Path, Plan, same, sentence
+from gradconf.engine.decisions import OUT_OF_SIGHT, Uses, contribute, decide, join, judge, seek
+from gradconf.engine.places import out_of_place
+from gradconf.engine.plans import OtherWay, Path, Plan, sentence
 from gradconf.engine.shelf import Shelf
 from gradconf.engine.tape import Tape, Use
-from gradconf.isolation import copied_buffers
+from gradconf.isolation import kept_state
 from gradconf.problems import Problem
 
 
@@ -74,16 +76,20 @@ class Pass:
 
     def _run(self, block: Block) -> None:
         tape, losses = record(self.problem, block.rows)
+        self._see_moves(tape, losses)
         self._compare(tape, losses, block)
         wanted = set(self.plan.paths) if self.shelf is None else self.shelf.wanted(first=block.first)
         names = wanted - tape.others.keys()
         tape.seen = partial(self._take, block, names)
         self.unused = self.plan.unused
-        edges = [use.edge for use in tape.uses if (names | self.unused) & set(use.roles.values())]
-        ends = edges if self.step < self.problem.samples and not block.deciding else self._all_ends(tape)
+        whole = block.deciding or self.step >= self.problem.samples
+        ends = self._all_ends(tape) if whole else self._some_ends(tape, names | self.unused)
         found = torch.autograd.grad(losses.sum(), ends, allow_unused=True)
+        hidden = self._hidden(tape, ends, found)
         if block.deciding:
-            self._settle(tape, block, found[len(tape.leaves) :])
+            self._settle(tape, block, hidden)
+        elif hidden:
+            raise OtherWay(OUT_OF_SIGHT, dict.fromkeys(hidden, OUT_OF_SIGHT))
         elif self.waiting or self.done != names:
             raise OtherWay("a gradient comes by another number of times than before")
         self.done.clear()
@@ -96,9 +102,29 @@ class Pass:
             rows = slice(start, min(start + self.step, n))
             yield Block(rows, row - start, first=start == first, deciding=undecided and start == first)
 
-    def _all_ends(self, tape: Tape) -> list[Tensor]:
+    def _all_ends(self, tape: Tape) -> list[Any]:
         """Return where the whole backward pass ends, with parameters that a gradient may reach out of sight."""
-        return [*tape.leaves, *trainable(self.problem)]
+        return [*tape.leaves, *(p for p in self.problem.model.parameters() if p.requires_grad)]
+
+    def _some_ends(self, tape: Tape, names: set[str]) -> list[Any]:
+        """Return the uses of some parameters, and those parameters that a gradient may reach out of sight."""
+        edges = [use.edge for use in tape.uses if names & set(use.roles.values())]
+        return [*edges, *(self.problem.params[name] for name in self._open(tape))]
+
+    def _open(self, tape: Tape) -> set[str]:
+        """Return the parameters that rules handle, or might."""
+        return self.plan.paths.keys() - self.plan.fallen - tape.others.keys()
+
+    def _hidden(self, tape: Tape, ends: list[Any], gradients: Sequence[Tensor | None]) -> set[str]:
+        """Return those that a gradient reached out of the tape's sight."""
+        pairs = zip(ends, gradients, strict=True)
+        return {tape.names.get(id(end), "") for end, d in pairs if d is not None} & self._open(tape)
+
+    def _see_moves(self, tape: Tape, losses: Tensor) -> None:
+        """Have no rule for the uses that see samples in another order."""
+        if tape.moves:
+            for k in out_of_place(partial(lengths, tape, losses, self._all_ends(tape)), losses):
+                tape.others |= dict.fromkeys(tape.uses[k].roles.values(), ("", "samples change places before it"))
 
     def _compare(self, tape: Tape, losses: Tensor, block: Block) -> None:
         """Notice a model that does something else than before."""
@@ -106,20 +132,20 @@ class Pass:
         if block.deciding:
             plan.others = tape.others
             self.expected = Counter(name for use in tape.uses for name in set(use.roles.values()))
-        elif what_counts(calls, plan.paths) != what_counts(plan.calls, plan.paths) or tape.others != plan.others:
+        elif new := {name: why for name, (_, why) in tape.others.items() if name in plan.paths.keys() - plan.fallen}:
+            raise OtherWay(next(iter(new.values())), new)
+        elif what_counts(calls, plan.paths) != what_counts(plan.calls, plan.paths):
             raise OtherWay("the model takes another way through its layers than before")
         else:
             self.expected = Counter({path.name: path.uses for path in plan.paths.values()})
         for sample, row in self.places.items():
             inside = row in block.members
-            if inside and not same(losses[row - block.rows.start].item(), plan.losses[sample], losses.dtype):
+            if inside and not plan.has_loss(sample, losses[row - block.rows.start]):
                 raise OtherWay("the loss of a sample is another one alone")
 
-    def _settle(self, tape: Tape, block: Block, gradients: Sequence[Tensor | None]) -> None:
-        """End the block in which paths were decided, given what reached parameters out of the tape's sight."""
-        pairs = zip(trainable(self.problem), gradients, strict=True)
-        reached = {tape.names[id(p)] for p, gradient in pairs if gradient is not None}
-        self.plan.hidden = reached & self.plan.paths.keys() - tape.others.keys()
+    def _settle(self, tape: Tape, block: Block, hidden: set[str]) -> None:
+        """End the block in which paths were decided, given what parameters a gradient reached out of sight."""
+        self.plan.hidden = hidden
         for name in list(self.plan.undecided):  # no gradient reached all uses of these
             self._complete({name: self.waiting.pop(name, [])}, block)
         if self.shelf is not None:
@@ -179,13 +205,32 @@ def record(problem: Problem, rows: slice) -> tuple[Tape, Tensor]:
     """
     names = {id(p): name for name, p in problem.model.named_parameters() if p.requires_grad}
     tape = Tape(names, len(range(problem.samples)[rows]))
-    with copied_buffers(problem.model), tape:  # a model that counts its calls does so anew in each block
+    with kept_state(problem.model), tape:  # a model that counts its calls does so anew in each block
         return tape, problem.losses(rows)
 
 
-def trainable(problem: Problem) -> list[Tensor]:
-    """Return the parameters that may get a gradient out of the tape's sight."""
-    return [p for p in problem.model.parameters() if p.requires_grad]
+def lengths(tape: Tape, losses: Tensor, ends: list[Any], weights: Tensor) -> dict[int, Tensor]:
+    """Run backward and look at output gradients alone.
+
+    Args:
+        tape: of the block.
+        losses: shape `(n,)`.
+        ends: where the backward pass ends.
+        weights: of the losses, shape `(n,)`.
+
+    Returns:
+        The lengths of each sample's output gradients, shape `(n,)`, by the position of the use.
+    """
+    found: dict[int, Tensor] = {}
+
+    def seen(use: Use, d: Tensor) -> None:
+        if d.dim() and len(d) % len(losses) == 0:
+            rows = d.detach().reshape(len(losses), -1)
+            found[use.position] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+
+    tape.seen = seen
+    torch.autograd.grad(losses, ends, weights, allow_unused=True, retain_graph=True)
+    return found
 
 
 def signature(use: Use, n: int) -> tuple:

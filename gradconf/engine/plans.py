@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from gradconf.engine import proof
-from gradconf.isolation import constant_parameters, steady_losses
+from gradconf.isolation import constant_parameters
 from gradconf.problems import Problem
+from gradconf.randomness import steady_losses
 
 Key = Callable[[str], str]  # maps a parameter's name to the name of the matrix that it joins
 CONTRACT, FORM, FALL_BACK, UNUSED = "contract", "form", "fall back", "unused"
@@ -92,7 +93,7 @@ class Plan:
         unproven: samples that have to tell of these, by parameter name.
         squares: the squared norms of its gradients, by parameter name.
         calls: signatures of the uses, in order; every later run must have the same.
-        others: which parameters reach functions without a rule; the same then too.
+        others: which parameters no rule can handle: that function's name, and why.
     """
 
     paths: dict[str, Path]
@@ -109,12 +110,25 @@ class Plan:
     unproven: dict[str, set[int]] = field(default_factory=dict)
     squares: dict[str, float] = field(default_factory=dict)
     calls: list[tuple] = field(default_factory=list)
-    others: dict[str, str] = field(default_factory=dict)
+    others: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def unused(self) -> set[str]:
         """Parameters that have got no gradient so far."""
         return {name for name, path in self.paths.items() if path.way == UNUSED} - self.undecided.keys()
+
+    def has_loss(self, sample: int, loss: Tensor) -> bool:
+        """Tell whether the loss of a sample is the one that it has alone, as far as rounding lets it."""
+        relative, absolute = (1e-7, 1e-13) if loss.dtype == torch.float64 else (2e-5, 3e-6)
+        if loss.dtype != self.dtype:  # float64 has found that more than this is rounding
+            relative = 1e-2
+        alone = self.losses[sample]
+        return abs(loss.item() - alone) <= relative * abs(alone) + absolute
+
+    @property
+    def fallen(self) -> set[str]:
+        """Parameters that are left to `torch.func` or a loop."""
+        return {name for name, path in self.paths.items() if path.way == FALL_BACK}
 
     def fall_back(self, reason: str, *names: str) -> None:
         """Leave some parameters to `torch.func` or a loop, and with no names every one."""
@@ -141,27 +155,29 @@ def begin(problem: Problem) -> Plan:
     """
     last = problem.samples - 1
     one = min((problem.samples + 1) // 2, last)  # not the middle one, which stays in place where all are reversed
-    held = {}
+    with constant_parameters(problem.model):
+        losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {one}}
+        loss, activations = _weighed(problem, slice(one, one + 1))
+    paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
+    losses[one] = loss.item()
+    return Plan(paths, problem.samples, problem.dtype, one, loss, losses, activations, undecided=dict.fromkeys(paths))
+
+
+def _weighed(problem: Problem, row: slice) -> tuple[Tensor, int]:
+    """Return the loss of one sample, and the bytes that its backward pass holds, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in problem.model.parameters()}
+    held: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor.detach()  # the tensor itself would be a reference cycle
 
-    with constant_parameters(problem.model):
-        losses = {row: steady_losses(problem, slice(row, row + 1)).item() for row in {last} - {one}}
+    try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = steady_losses(problem, slice(one, one + 1))
-    for p in problem.model.parameters():
-        held.pop(p.untyped_storage().data_ptr(), None)
-    paths = {name: Path(name, p.numel()) for name, p in problem.params.items()}
-    losses[one] = loss.item()
-    activations = max(1, sum(held.values()))
-    return Plan(paths, problem.samples, problem.dtype, one, loss, losses, activations, undecided=dict.fromkeys(paths))
-
-
-def same(value: float, other: float, dtype: torch.dtype) -> bool:
-    """Tell whether two ways to one loss agree, as far as rounding lets them."""
-    return abs(value - other) <= (1e-2 * abs(other) + 1e-5 if dtype == torch.float32 else 1e-7 * abs(other) + 1e-13)
+            loss = steady_losses(problem, row)
+    except RuntimeError:  # torch.func inside the model does without hooks; then as much as parameters is a guess
+        return steady_losses(problem, row), max(1, sum(parameters.values()))
+    return loss, max(1, sum(size for place, size in held.items() if place not in parameters))
 
 
 def sentence(error: Exception) -> str:

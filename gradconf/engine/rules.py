@@ -36,6 +36,8 @@ def _linear(call: Call, d: Tensor, n: int) -> Contributions:
 @rule(torch.addmm, "bias input weight")
 def _addmm(call: Call, d: Tensor, n: int) -> Contributions:
     """`y_t = a_t W + b`: `dW = sum_t a_t d_t^T`, `db = sum_t d_t`."""
+    if {"alpha", "beta"} & call.keys():
+        return {}
     d = _positions(d, n)
     return {"weight": Outer.of(d, _positions(call["input"], n)), "bias": Rows(d.sum(-1).flatten(1))}
 
@@ -81,6 +83,8 @@ for _function in (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_tra
 @rule(F.embedding, "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse")
 def _embedding(call: Call, d: Tensor, n: int) -> Contributions:
     """`y_t = W[index_t]`: row v of `dW` is the sum of `d_t` over `index_t = v`, none for the padding index."""
+    if call.get("scale_grad_by_freq"):
+        return {}
     indices, padding, table = call["input"].reshape(n, -1), call.get("padding_idx"), call["weight"]
     d = d.reshape(n, -1, d.shape[-1])
     if padding is not None:
@@ -91,6 +95,8 @@ def _embedding(call: Call, d: Tensor, n: int) -> Contributions:
 @rule(F.batch_norm, "input running_mean running_var weight bias training momentum eps")
 def _batch_norm(call: Call, d: Tensor, n: int) -> Contributions:
     """`y = w (x - mean) / sqrt(var + eps) + b` with running statistics: `dw = sum_t d_t y_t`, `db = sum_t d_t`."""
+    if call.get("training"):
+        return {}
     d = d.reshape(n, d.shape[1], -1)  # (N, C, T)
     centred = call["input"].reshape(d.shape) - call["running_mean"][:, None]
     dw = centred.mul_(d).sum(-1) / (call["running_var"] + call.get("eps", 1e-5)).sqrt()
@@ -128,6 +134,8 @@ def _group_norm(call: Call, d: Tensor, n: int) -> Contributions:
 @rule(F.instance_norm, "input running_mean running_var weight bias use_input_stats momentum eps")
 def _instance_norm(call: Call, d: Tensor, n: int) -> Contributions:
     """`y = w z + b` with z the input normalised over the positions of each channel."""
+    if not call.get("use_input_stats", True):
+        return {}
     z = F.instance_norm(call["input"], eps=call.get("eps", 1e-5))
     return _affine(d.movedim(1, -1), n, z.movedim(1, -1), 1)
 
@@ -141,6 +149,8 @@ def _prelu(call: Call, d: Tensor, n: int) -> Contributions:
 
 def _spread(call: Call, d: Tensor, n: int) -> Contributions:
     """`y = x + p` with p broadcast: `dp` is the sum of d over what p was spread over."""
+    if "alpha" in call:
+        return {}
     (role,) = call["parameters"]
     shape = tuple(call[role].shape)
     padded = (1,) * (d.dim() - len(shape)) + shape

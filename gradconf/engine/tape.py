@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gradconf.engine.places import SEQUENCES, flat, may_move
 from gradconf.engine.registry import bind
 
-SEQUENCES = (tuple, list)
-HOLDERS = (*SEQUENCES, dict)
 DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
 
@@ -59,16 +58,18 @@ class Tape(TorchFunctionMode):
         samples: how many run together.
         seen: called in the backward pass with each use and the gradient of its output.
         uses: all uses with a rule that a gradient can reach, in order.
-        others: names of parameters that reached a function without a rule, and that function's name.
+        others: names of parameters that no rule can handle: the function that they reached, and why.
         leaves: where the backward pass ends.
+        moves: whether the model called something by which samples may have changed places.
     """
 
     names: dict[int, str]
     samples: int
     seen: Callable[[Use, Tensor], None] | None = None
     uses: list[Use] = field(default_factory=list)
-    others: dict[str, str] = field(default_factory=dict)
+    others: dict[str, tuple[str, str]] = field(default_factory=dict)
     leaves: list[Tensor] = field(default_factory=list)
+    moves: bool = False
 
     def __post_init__(self) -> None:
         """Set up the mode below the dataclass."""
@@ -77,25 +78,28 @@ class Tape(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run a torch function, with parameters detached, and record it if it has some."""
         kwargs = kwargs or {}
-        found = {self.names[id(v)]: v for v in _flat((args, kwargs)) if id(v) in self.names}
+        self.moves = self.moves or may_move(func, args, kwargs, self.samples)
+        found = {self.names[id(v)]: v for v in flat((args, kwargs)) if id(v) in self.names}
         if not found or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        call = bind(func, args, kwargs)
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None  # by vmap, grad, ... inside the model
+        call = None if transformed else bind(func, args, kwargs)
         roles = {role: self.names[id(v)] for role, v in (call or {}).items() if id(v) in self.names}
         if set(roles.values()) != set(found):
-            return self._other(func, found, func(*args, **kwargs))
+            name = "torch.func" if transformed else getattr(func, "__name__", str(func))
+            return self._other(func, name, found, func(*args, **kwargs))
         alone = {id(p): p.detach() for p in found.values()}
         output = func(*_replaced(args, alone), **_replaced(kwargs, alone))
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return output
         return self._record(func, _replaced(call, alone), roles, output)
 
-    def _other(self, func: Callable, found: dict[str, Tensor], output: Any) -> Any:
+    def _other(self, func: Callable, name: str, found: dict[str, Tensor], output: Any) -> Any:
         """Note the parameters of a function without a rule, save where it computes nothing with them."""
-        computed = any(isinstance(v, Tensor) and v.is_floating_point() for v in _flat(output))
+        computed = any(isinstance(v, Tensor) and v.is_floating_point() for v in flat(output))
         nothing_done = any(output is p for p in found.values())  # .to(), .contiguous() and the like
         if computed and not nothing_done and func not in DETACHING:
-            self.others |= dict.fromkeys(found, getattr(func, "__name__", str(func)))
+            self.others |= dict.fromkeys(found, (name, f"{name} has no rule"))
         return output
 
     def _record(self, func: Callable, call: dict[str, Any], roles: dict[str, str], output: Tensor) -> Tensor:
@@ -125,8 +129,11 @@ class Tape(TorchFunctionMode):
         return indices.dim() == 2 and len(indices) == 1 < self.samples
 
     def _reached(self, position: int, d: Tensor) -> None:
+        use = self.uses[position]
         if self.seen is not None:
-            self.seen(self.uses[position], d)
+            self.seen(use, d)
+        elif torch.is_grad_enabled():  # the model takes a gradient, of which the loss takes another one
+            self.others |= dict.fromkeys(use.roles.values(), ("autograd.grad", "autograd.grad has no rule"))
 
 
 def _replaced(values: Any, others: dict[int, Tensor]) -> Any:
@@ -135,11 +142,3 @@ def _replaced(values: Any, others: dict[int, Tensor]) -> Any:
     if isinstance(values, SEQUENCES) and not hasattr(values, "_fields"):
         return type(values)(_replaced(v, others) for v in values)
     return others.get(id(values), values)
-
-
-def _flat(values: Any) -> list[Any]:
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, SEQUENCES):
-        return [values]
-    return [leaf for value in values for leaf in (_flat(value) if isinstance(value, HOLDERS) else (value,))]

@@ -1,5 +1,6 @@
 """The work: passes over the samples until all is added, and what falls back."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -44,7 +45,11 @@ def grams_by_key(problem: Problem, key: Key, *, max_memory: int) -> dict[str, to
             raise
         except Exception as error:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
             plan = _tried(problem)
-            for name, why in error.refuted.items() if isinstance(error, OtherWay) else ():
+            refuted = error.refuted if isinstance(error, OtherWay) else {}
+            if isinstance(error, OtherWay) and not refuted and plan.dtype == torch.float32:
+                with suppress(Exception):  # a part that stays in float32, say
+                    plan = _in_float64(problem, plan)
+            for name, why in refuted.items():
                 plan.fall_back(why, name)
         while True:
             try:
@@ -81,12 +86,17 @@ def _tried(problem: Problem) -> Plan:
     except Exception as error:
         plan.fall_back(sentence(error))
         doubtful = isinstance(error, OtherWay)
-    if doubtful and problem.dtype == torch.float32:  # losses that are small differences of large numbers, say
+    if doubtful and problem.dtype == torch.float32:
         try:
-            return replace(_tried(problem.double()), activations=plan.activations)
-        except Exception as error:  # a part that stays in float32, say
+            return _in_float64(problem, plan)
+        except Exception as error:
             plan.fall_back(sentence(error))
     return plan
+
+
+def _in_float64(problem: Problem, plan: Plan) -> Plan:
+    """Decide again where float32 cannot tell: with losses that are small differences of large numbers, say."""
+    return replace(_tried(problem.double()), activations=plan.activations)
 
 
 def _some(problem: Problem, samples: list[int]) -> Problem:
