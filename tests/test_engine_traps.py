@@ -12,6 +12,7 @@ from zoo import apply, parameter, squares
 
 from gradconf import gram, reference
 
+ALONE = 3  # of six samples, the one that is run alone
 TABLE = torch.tensor([[0, 1], [2, 3], [4, 5], [1, 1], [3, 5], [0, 4]])
 
 
@@ -27,6 +28,25 @@ def derivative(m, x):
     return torch.cat([u, torch.autograd.grad(u.sum(), x, create_graph=True)[0]], 1)
 
 
+def penalty_of_others(m, x):
+    slope = derivative(m, x)[:, 2:]
+    return m.g(m.f(x).tanh()) + torch.where(x[:, :1] > 0, slope.sum(1, keepdim=True), 0)
+
+
+def in_order_and_back(m, x):
+    order = x[:, 0].argsort()
+    return m.g(m.f(x[order]).tanh())[order.argsort()]
+
+
+def slope_by_functions(m, x):
+    slope = torch.func.vmap(torch.func.grad(lambda z: m.g(m.f(z).tanh()).square().sum()))(x)
+    return m.g(m.f(x).tanh()) * slope.sum(1, keepdim=True)
+
+
+def forward_slope(m, x):
+    return sum(torch.func.jvp(lambda z: m.g(m.f(z).tanh()), (x,), (torch.ones_like(x),)))
+
+
 def routed(m, x):
     h = x.reshape(-1, 4)
     right = h[:, 0] > 0
@@ -39,6 +59,14 @@ def unevenly_routed():
     counts = torch.tensor([2, 2, 2, 4, 1, 1])  # positions of each sample that take the first branch: N * 2 in all
     x = torch.randn(6, 4, 4).double().abs()
     x[..., 0] *= torch.where(torch.arange(4) < counts[:, None], 1.0, -1.0)
+    return x
+
+
+def six(first, *, sort=False):
+    """Samples of which `first` is the first number of the one that is run alone, which sorting leaves in place."""
+    x = 1 + torch.rand(6, 4).double()
+    x[:, 0] = torch.tensor([6.0, 5, 4, 3, 2, 1]).roll(1 if sort else 0)
+    x[ALONE, 0] = first
     return x
 
 
@@ -82,6 +110,13 @@ TRAPS = {
     "first_use_without_gradient": linears(without_gradient, 4),
     "input_requires_gradient": linears(lambda m, x: m.g(m.f(x.clone().requires_grad_()).tanh()), 4),
     "derivative_in_the_model": linears(derivative, 4),
+    "derivative_of_other_samples": linears(penalty_of_others, inputs=six(-1.0), n=6),
+    "grad_in_the_model": linears(slope_by_functions, 4),
+    "jvp_in_the_model": linears(forward_slope, 4),
+    "embedding_by_frequency": raw(
+        lambda m, x: F.embedding(x, m.p, scale_grad_by_freq=True).mean(1), lambda: TABLE.roll(1, 0), p=(6, 2)
+    ),
+    "in_order_and_back": linears(in_order_and_back, inputs=six(3.5, sort=True), n=6),
     "vmap_in_the_model": linears(lambda m, x: torch.func.vmap(lambda z: m.g(m.f(z).tanh()))(x), 4),
     "checkpoint": linears(lambda m, x: m.g(checkpoint(lambda z: m.f(z).tanh(), m.f(x), use_reentrant=False)), 4),
     "sequence_first_middle": linears(lambda m, x: m.g(m.f(x.transpose(0, 1)).tanh())[1], 3, 4),
@@ -121,3 +156,60 @@ def test_an_embedding_with_max_norm_is_left_alone_or_refused():
     with pytest.raises(ValueError, match="max_norm"):
         gram(model, squares, TABLE, torch.zeros(6))
     assert torch.equal(model.e.weight, before)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1, 0.03])
+def test_a_small_part_that_rules_do_not_see_counts_in_float32(share):
+    def forward(m, x):
+        return torch.cat([m.g(m.f(x).tanh()), share * derivative(m, x)[:, 2:]], 1)
+
+    made = linears(forward, 4)()
+    expected = quietly(reference.gram, made)
+    made.model, made.inputs = made.model.float(), made.inputs.float()
+    scale = expected.diagonal().sqrt()
+    assert ((quietly(gram, made) - expected) / torch.outer(scale, scale)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mixed", [1e-1, 1e-2, 1e-3])
+def test_weak_mixing_is_refused_in_float32(mixed):
+    model = Apply(lambda m, x: m.f(x - mixed * x.mean(0)), f=nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="samples beside it"):
+        gram(model, squares, 1 + torch.rand(32, 4), torch.zeros(32))
+
+
+def test_a_tensor_kept_in_an_attribute_is_put_back():
+    def forward(m, x):
+        h = m.f(x) * m.p.exp()  # no rule, so vmap runs it
+        m.seen = 0.9 * m.seen + h.detach().mean(0)
+        return h
+
+    made = apply(forward, 4, f=nn.Linear(4, 3), p=parameter(3), loss_fn=squares)
+    made.model.seen = before = torch.zeros(3).double()
+    assert_same(quietly(gram, made), quietly(reference.gram, made))
+    assert made.model.seen is before
+
+
+class Product(torch.autograd.Function):
+    """x * p out of sight."""
+
+    @staticmethod
+    def forward(ctx, x, p):
+        ctx.save_for_backward(x, p)
+        return x * p
+
+    @staticmethod
+    def backward(ctx, d):
+        x, p = ctx.saved_tensors
+        return d * p, d * x
+
+
+def test_what_only_a_later_block_uses_out_of_sight_is_not_lost():
+    def forward(m, x):  # (N, 16, 4)
+        h = m.f(x)
+        return torch.where(x[:, :1, :1] > 0, Product.apply(h, m.p), h) if (x[:, 0, 0] > 0).any() else h
+
+    made = apply(forward, 16, 4, n=40, f=nn.Linear(4, 64), p=parameter(64), loss_fn=squares)
+    made.inputs[:, 0, 0] = torch.where(torch.arange(40) < 36, -1.0, 1.0)
+    expected = quietly(reference.gram, made)
+    for max_memory in (None, 2**18):
+        assert_same(quietly(gram, made, max_memory=max_memory), expected)
