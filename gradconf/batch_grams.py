@@ -10,7 +10,7 @@ from gradconf import reference
 from gradconf.engine.accumulator import Accumulator
 from gradconf.engine.scaling import exponents, factors
 from gradconf.isolation import constant_parameters, full_precision
-from gradconf.memory import bundles, free, size
+from gradconf.memory import allowed, bundles, size
 from gradconf.problems import LossFunction, Problem, pairs, pose
 from gradconf.refusals import refuse_dropout, refuse_infinite
 from gradconf.samples import Samples
@@ -53,7 +53,7 @@ def minibatch_gram(
     problems = [pose(model, loss_fn, inputs, targets, params=names) for inputs, targets in pairs(batches)]
     if not problems:
         raise ValueError("there are no batches: pass at least one pair of inputs and targets.")
-    memory = free(problems[0].device) // 2 if max_memory is None else max_memory
+    memory = allowed(max_memory, problems[0].device)
     total = Accumulator(len(problems), problems[0].device)
     with constant_parameters(model), full_precision(problems[0].device):
         for some in bundles(_sized(problems, memory // 2), memory // 2):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gradconf.engine.plans import Key
 from gradconf.engine.work import grams_by_key
-from gradconf.memory import free, size
+from gradconf.memory import allowed, free, size
 from gradconf.problems import LossFunction, Problem, pose_alone
 from gradconf.refusals import refuse_infinite
 from gradconf.samples import Samples, count, join
@@ -84,7 +84,8 @@ def layer_grams(
         max_memory: as in `gram`.
 
     Returns:
-        Matrices by module name, those of shared layers joined by " + ", each float64 of shape `(N, N)`.
+        Matrices by module name, those of shared layers joined by " + ", that of the model's own parameters under "",
+        each float64 of shape `(N, N)`.
 
     Raises:
         TypeError: as in `gram`.
@@ -135,8 +136,7 @@ def cross_gram(
 def _grams(problem: Problem, key: Key, max_memory: int | None) -> dict[str, Tensor]:
     """Return one matrix a key."""
     _refuse_too_many(problem, len({key(name) for name in problem.params}))
-    memory = free(problem.device) // 2 if max_memory is None else max_memory
-    found = grams_by_key(problem, key, max_memory=memory)
+    found = grams_by_key(problem, key, max_memory=allowed(max_memory, problem.device))
     for name in {key(name) for name in problem.params} - found.keys():  # of parameters that no loss depends on
         found[name] = torch.zeros(problem.samples, problem.samples, dtype=torch.float64, device=problem.device)
     return {name: refuse_infinite(products, "sample") for name, products in found.items()}

@@ -28,7 +28,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
     device = gradients[0][0].device
     cards = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(cards), torch.enable_grad(), full_precision(device), kept_state(model):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(cards),
+            full_precision(device),
+            kept_state(model),
+        ):
             yield
     finally:
         random.setstate(python_state)
@@ -107,7 +113,10 @@ def float32_products(precision: str) -> Iterator[None]:
         yield
     finally:
         for holder, name, value in reversed(before):
-            setattr(holder, name, value)
+            if name == "fp32_precision":
+                setattr(holder, name, "none")  # it may have had it from the whole
+            if getattr(holder, name) != value:
+                setattr(holder, name, value)
 
 
 def _parts(backend: Any) -> list[Any]:

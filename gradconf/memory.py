@@ -1,5 +1,6 @@
 """Bytes: how many are free, how to say so, and what fits."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,6 +23,26 @@ def free(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 2**32
+
+
+def allowed(max_memory: int | None, device: torch.device) -> int:
+    """Return the bytes that a measurement may hold.
+
+    Args:
+        max_memory: as the caller said; half of what the device has free by default.
+        device: CPU or an accelerator.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: if `max_memory` is no positive number of bytes.
+    """
+    if max_memory is None:
+        return free(device) // 2
+    if isinstance(max_memory, bool) or not isinstance(max_memory, int | float) or not 0 < max_memory < math.inf:
+        raise ValueError(f"max_memory must be a positive number of bytes, such as 2**30, not {max_memory!r}.")
+    return int(max_memory)
 
 
 def keep_freed() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradconf.refusals import refuse_batch_statistics, refuse_dropout, refuse_renormalisation
-from gradconf.samples import Samples, call, check_usable, count, map_tensors, move, select
+from gradconf.samples import Samples, call, check_usable, count, leaves, map_tensors, move, select
 
 LossFunction = Callable[[Tensor, Samples], Tensor]
 
@@ -59,7 +59,16 @@ class Problem:
     def losses(self, rows: slice) -> Tensor:
         """Return the losses of some samples evaluated together, shape `(n,)`, with their autograd graph."""
         inputs, targets = self.take(rows)
-        losses = self.loss_fn(call(self.model, inputs), targets)
+        try:
+            losses = self.loss_fn(call(self.model, inputs), targets)
+        except RuntimeError as error:
+            kinds = {v.dtype for v in leaves(inputs, "inputs") if v.is_floating_point()} - {self.dtype}
+            if not kinds or "dtype" not in str(error):
+                raise
+            raise ValueError(
+                f"the model is {_short(self.dtype)} and does not run on inputs that are "
+                f"{' and '.join(map(_short, kinds))}: pass them as {_short(self.dtype)}."
+            ) from error
         _check_losses(losses, count(inputs, targets), rows.start or 0)
         if torch.is_grad_enabled() and not losses.requires_grad:
             raise ValueError(
@@ -181,6 +190,8 @@ def _choose(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Param
         return chosen
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"params takes names, not {type(name).__name__}: those of model.named_parameters().")
         if name not in every:
             raise ValueError(f"the model has no parameter '{name}'; it has {', '.join(every)}.")
         if not every[name].requires_grad:
@@ -195,13 +206,15 @@ def _check_parameters(every: dict[str, nn.Parameter]) -> None:
     for name, p in every.items():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(f"the parameter '{name}' has no shape yet: run the model once on a sample first.")
+        if p.is_inference():
+            raise ValueError(f"the parameter '{name}' was made in torch.inference_mode(): build the model outside it.")
         if p._backward_hooks:
             raise ValueError(f"the parameter '{name}' has a hook that rewrites its gradient: remove the hook first.")
         if p.is_complex():
             raise ValueError(f"the parameter '{name}' is complex, and only real parameters can be measured.")
         if p.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"the parameter '{name}' is {str(p.dtype).removeprefix('torch.')}, too coarse for an exact Gram "
+                f"the parameter '{name}' is {_short(p.dtype)}, too coarse for an exact Gram "
                 f"matrix: measure a float32 copy, copy.deepcopy(model).float()."
             )
     devices = sorted({str(p.device) for p in every.values()})
@@ -214,6 +227,10 @@ def _check_losses(losses: Tensor, n: int, first: int) -> None:
     if not bool(torch.isfinite(losses).all()):
         bad = (~torch.isfinite(losses)).nonzero()[0].item() + first
         raise ValueError(f"the loss of sample {bad} is NaN or infinite: the model or its inputs have diverged.")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _double(tensor: Tensor) -> Tensor:

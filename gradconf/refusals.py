@@ -82,6 +82,8 @@ def refuse_infinite(gram: Tensor, what: str) -> Tensor:
 
 
 def _refuse(model: nn.Module, refused: Callable[[nn.Module], bool], why: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, not a {type(model).__name__}.")
     for name, module in model.named_modules():
         if refused(module):
             raise ValueError(f"'{name or type(module).__name__}' ({type(module).__name__}) {why}")

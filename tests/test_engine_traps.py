@@ -117,6 +117,9 @@ TRAPS = {
         lambda m, x: F.embedding(x, m.p, scale_grad_by_freq=True).mean(1), lambda: TABLE.roll(1, 0), p=(6, 2)
     ),
     "in_order_and_back": linears(in_order_and_back, inputs=six(3.5, sort=True), n=6),
+    "layer_of_no_width": raw(
+        lambda m, x: F.linear(x, m.w) + F.linear(x, m.e).sum(1, keepdim=True), rows(4), w=(3, 4), e=(0, 4)
+    ),
     "vmap_in_the_model": linears(lambda m, x: torch.func.vmap(lambda z: m.g(m.f(z).tanh()))(x), 4),
     "checkpoint": linears(lambda m, x: m.g(checkpoint(lambda z: m.f(z).tanh(), m.f(x), use_reentrant=False)), 4),
     "sequence_first_middle": linears(lambda m, x: m.g(m.f(x.transpose(0, 1)).tanh())[1], 3, 4),

@@ -109,12 +109,26 @@ REFUSED = {
     "nothing trainable": (lambda: (linear().requires_grad_(False), cross_entropy, X, Y), "no trainable parameter"),
     "no parameters": (lambda: (nn.ReLU(), cross_entropy, X, Y), "no trainable parameter"),
     "detached": (lambda: (linear(), lambda o, t: cross_entropy(o.detach(), t), X, Y), r"does not depend.*\.detach\(\)"),
+    "another precision": (
+        lambda: (linear(), cross_entropy, X.double(), Y),
+        "model is float32 .* inputs that are float64",
+    ),
+    "made for inference": (
+        lambda: (inferring(), cross_entropy, X, Y),
+        r"'weight' was made in torch\.inference_mode",
+        ["gram", "reference.gram", "minibatch_gram"],
+    ),
     "mixed samples": (
         lambda: (Apply(lambda m, x: m.f(x - x.mean(0)), f=linear()), cross_entropy, X, Y),
         "changes with the samples beside it.*minibatch_gram",
         ["gram"],
     ),
 }
+
+
+def inferring():
+    with torch.inference_mode():
+        return linear()
 
 
 def assert_one_sentence(error):
@@ -161,6 +175,33 @@ def test_parameters_are_chosen_by_their_names(measure, params, match):
     with no_trace(model), pytest.raises(ValueError, match=match) as error:
         measure(model, cross_entropy, X, Y, params=params)
     assert_one_sentence(error)
+
+
+def test_parameters_and_models_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match=r"takes names, not Parameter") as error:
+        gram(linear(), cross_entropy, X, Y, params=linear().parameters())
+    assert_one_sentence(error)
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, not a function") as error:
+        gram(lambda x: x, cross_entropy, X, Y)
+    assert_one_sentence(error)
+
+
+@pytest.mark.parametrize("amount", [0, -1, True, "1GB", math.inf, math.nan])
+def test_memory_is_a_positive_number_of_bytes(amount):
+    with pytest.raises(ValueError, match="positive number of bytes") as error:
+        gram(linear(), cross_entropy, X, Y, max_memory=amount)
+    assert_one_sentence(error)
+    with pytest.raises(ValueError, match="positive number of bytes"):
+        gradconf.minibatch_gram(linear(), cross_entropy, [(X, Y)], max_memory=amount)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_inference_mode_and_no_grad_do_not_matter(measure):
+    model = linear()
+    expected = MEASURES[measure](model, cross_entropy, X, Y)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            assert torch.equal(MEASURES[measure](model, cross_entropy, X, Y), expected)
 
 
 @pytest.mark.parametrize("module", [gradconf, reference])

@@ -143,6 +143,37 @@ assert switches() == before
     subprocess.run([sys.executable, *STRICT, "-c", script], check=True)
 
 
+LATER = {
+    "all": "torch.backends.fp32_precision = 'ieee'",
+    "cudnn": "torch.backends.cudnn.fp32_precision = 'ieee'",
+    "mkldnn": "torch.backends.mkldnn.fp32_precision = 'ieee'",
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch has one switch alone")
+@pytest.mark.parametrize("later", LATER.values(), ids=LATER)
+def test_parts_still_follow_the_whole_when_it_is_switched_later(later):
+    script = f"""
+import torch, gradconf
+from gradconf.isolation import untouched
+def switches():
+    b = torch.backends
+    parts = b.cuda.matmul, b.cudnn.conv, b.cudnn.rnn, b.mkldnn.matmul, b.mkldnn.conv, b.mkldnn.rnn
+    return [part.fp32_precision for part in (b, b.cudnn, b.mkldnn, *parts)]
+def switched_later(measured):
+    torch.backends.fp32_precision = "tf32"
+    if measured:
+        with untouched(torch.nn.Linear(2, 2)):
+            assert set(switches()) == {{"ieee"}}
+    {later}
+    found = switches()
+    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = torch.backends.mkldnn.fp32_precision = "none"
+    return found
+assert switched_later(False) == switched_later(True)
+"""
+    subprocess.run([sys.executable, *STRICT, "-c", script], check=True)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_inputs_that_a_model_overwrites_are_left_as_they_were(measure):
     layer = nn.Linear(4, 3)

@@ -24,6 +24,8 @@ def exponents(values: Tensor) -> Tensor:
 
     On a CPU they are all 0 where every sample's values can be multiplied as they are. A GPU would have to wait to know.
     """
+    if not values.numel():
+        return torch.zeros(len(values), dtype=torch.int32, device=values.device)
     values = values[:, None] if values.dim() == 1 else values
     rest = tuple(range(1, values.dim()))
     if values.is_cuda:
