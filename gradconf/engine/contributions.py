@@ -48,7 +48,7 @@ class Rows:
 
     def sample(self, i: int) -> Tensor:
         """Return the gradient of one sample, of the parameter's shape."""
-        return self.gradients[i]
+        return self.gradients[i].clone()
 
     def rows(self, low: int, high: int) -> Tensor:
         """Return gradients of pieces low to high, shape `(N, high - low, rest)`."""

@@ -48,7 +48,7 @@ class Claim:
             d, a = taken[0].d[row, 0], taken[0].a[row, 0]
             if d.numel() + a.numel() < numbers:
                 return cls(name, row, in_rows, (d.clone(), a.clone()), sizes)
-        formed = taken[0].sample(row).clone()
+        formed = taken[0].sample(row)
         for other in taken[1:]:
             formed += other.sample(row).reshape(formed.shape)
         return cls(name, row, in_rows, (formed,), sizes)
@@ -111,7 +111,7 @@ def difference(gradient: Tensor | None, *given: Tensor, dtype: torch.dtype) -> t
         truth = torch.zeros_like(formed) if gradient is None else gradient
         if truth.numel() != formed.numel():
             return torch.full_like(norm(truth), math.inf), norm(truth)
-        return norm(truth - formed.reshape(truth.shape)), norm(truth)
+        return apart(truth.reshape(-1), formed.reshape(-1)), norm(truth)
     d, a = given
     truth = d.new_zeros(len(d), len(a)) if gradient is None else gradient.view(len(d), len(a))
     length = norm(truth)
@@ -123,14 +123,25 @@ def difference(gradient: Tensor | None, *given: Tensor, dtype: torch.dtype) -> t
 def norm(values: Tensor) -> Tensor:
     """Return `|values|` in float64: squares of tiny numbers would be zero in float32.
 
-    Ordinary numbers on a CPU are summed row by row, as torch would first copy all of them to float64.
+    Ordinary numbers on a CPU are summed row by row, and others part by part, as torch would first copy all of them to
+    float64.
     """
     if values.dim() > 1 and not values.is_cuda:
         rows = torch.linalg.vector_norm(values.flatten(1), dim=1)
         whole = torch.linalg.vector_norm(rows, dtype=torch.float64)
         if 1 / MILD < whole.item() < MILD:
             return whole
-    return torch.linalg.vector_norm(values, dtype=torch.float64)
+    parts = values.reshape(-1).split(max(1, values.numel()) if values.is_cuda else PART)
+    return torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts])
+    )
+
+
+def apart(values: Tensor, others: Tensor) -> Tensor:
+    """Return `|values - others|`, for `(P,)`, some at a time."""
+    step = max(1, values.numel()) if values.is_cuda else PART
+    parts = zip(values.split(step), others.split(step), strict=True)
+    return torch.linalg.vector_norm(torch.stack([norm(value - other) for value, other in parts]))
 
 
 def rank_one_difference(gradient: Tensor, whole: Tensor, a: Tensor, d: Tensor) -> Tensor:

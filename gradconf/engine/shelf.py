@@ -142,7 +142,8 @@ class Shelf:
         path = self.plan.paths[piece.name]
         columns = path.numbers // path.pieces * (piece.high - piece.low)
         # narrow ones wait for others, and must not be written over
-        memory = None if columns < NARROW else self._memory(self.problem.samples * columns)
+        again = columns >= NARROW and len(taken) == 1 and isinstance(taken[0], Outer)
+        memory = self._memory(len(taken[0].exponent) * columns) if again else None
         formed, exponent = summed(taken, piece.low, piece.high, memory=memory)
         return [flat(formed), exponent]
 
