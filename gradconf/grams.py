@@ -36,8 +36,8 @@ def gram(
             `(N, ...)`. Tensors on the CPU are moved to the model.
         targets: a tensor or such a structure of shape `(N, ...)`.
         params: names from `model.named_parameters()`; all trainable ones by default.
-        max_memory: bytes of activations and gradients to hold at a time, beside the model and K; half of what the
-            device has free by default. Less makes it slower, not less exact.
+        max_memory: bytes of activations and gradients to hold at a time, beside the model, K, and the gradient of one
+            sample; half of what the device has free by default. Less makes it slower, not less exact.
 
     Returns:
         K, float64, shape `(N, N)`, symmetric, on the model's device.

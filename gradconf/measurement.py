@@ -58,7 +58,8 @@ def explain(
     """Show how `gram` would handle each parameter, without computing K.
 
     `contract` needs no per-sample gradients, `form` makes those of one parameter at a time, `fall back` makes them by
-    `torch.func` or a loop, `unused` has none.
+    `torch.func` or a loop, `unused` has none. Two samples decide: what only others show, such as an expert that neither
+    of them takes, `gram` sees for itself.
 
     Args:
         model: as in `gram`.

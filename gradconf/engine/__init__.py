@@ -6,6 +6,7 @@ Its files, in an order to read them:
 - `registry` and `rules` say, by torch function, what such a use contributes.
 - `outer` and `contributions` are what it contributes: how it is added to K with or without forming gradients.
 - `scaling` and `accumulator` keep products in range and sum them in float64.
+- `places` notices samples that change places inside the model.
 - `plans` and `decisions` hold and choose the path of each parameter; `proof` makes sure that rules are right.
 - `budget` shares out `max_memory`; `shelf` keeps within it.
 - `passes` runs blocks of samples, and `work` as many passes as it takes.

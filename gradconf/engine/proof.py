@@ -1,7 +1,7 @@
 """The proof that rules hold for a model: what they give for one sample is the gradient that it has alone.
 
-The sample runs alone, by a plain backward pass. So a use that nobody saw, a rule that does not fit, or samples that are
-not where the rules look for them cannot go unnoticed, unless the gradient is zero: then another sample has to tell.
+The sample runs alone, by a plain backward pass. So a rule that does not fit, or samples that are not where the rules
+look for them, show, unless the gradient is zero: then another sample has to tell.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 A rule takes the call's arguments by name (and under `"parameters"` the names of those that are parameters), the
 gradient `d` of the call's output, shape `(N r, ...)`, and the number of samples N; it returns a contribution for each
-parameter that it knows how to handle. A rule that is wrong for your model is found out: at each measurement one
-sample's gradients are compared with those of a plain backward pass.
+parameter that it knows how to handle. At each measurement one sample's gradients are compared with those of a plain
+backward pass, and a rule that is wrong for it is not used; compare a rule of your own with `gradconf.reference.gram`.
 """
 
 from collections.abc import Callable, Mapping
