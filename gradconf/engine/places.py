@@ -15,7 +15,7 @@ SEQUENCES = (tuple, list)
 HOLDERS = (*SEQUENCES, dict)
 BY_INDEX = {"__getitem__", "__setitem__"}
 MOVING = {"index_select", "gather", "take", "take_along_dim", "flip", "flipud", "roll", "sort", "cat", "concat"}
-MOVING |= {"concatenate", "vstack", "index_add", "index_copy", "index_put", "scatter", "scatter_add"}
+MOVING |= {"concatenate", "vstack", "stack", "index_add", "index_copy", "index_put", "scatter", "scatter_add"}
 WEIGHTS = 64  # different ones: of that many neighbours no two are alike
 
 
@@ -34,11 +34,14 @@ def may_move(function: Callable, args: tuple, kwargs: dict, samples: int) -> boo
     name = getattr(function, "__name__", "")
     if samples == 1 or not (name in BY_INDEX or name.rstrip("_") in MOVING):
         return False
+    if name == "stack":
+        return len(args[0]) % samples == 0
     rows = [v for v in flat(args[:1]) if isinstance(v, Tensor) and v.dim() > 0 and len(v) % samples == 0]
     if name in BY_INDEX:
         indices = [i for i in (args[1] if isinstance(args[1], tuple) else args[1:2]) if i is not None]
         return bool(rows) and isinstance(indices[0] if indices else None, Tensor | list)
-    numbers = {v for v in flat((args[1:], kwargs)) if type(v) is int}
+    others = args[2:] if name.startswith("roll") else args[1:]  # by how much to roll is no dimension
+    numbers = {v for v in flat((others, {k: v for k, v in kwargs.items() if k != "shifts"})) if type(v) is int}
     return any(not numbers or {0, -v.dim()} & numbers for v in rows)
 
 
