@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradconf import reference
-from gradconf.isolation import kept_state, untouched
+from gradconf.isolation import kept_attributes, untouched
 from gradconf.mixing import JOINT_SAMPLES, refuse_mixing
 from gradconf.problems import Problem
 from gradconf.randomness import steady_losses
@@ -54,7 +54,7 @@ def _block(problem: Problem, rows: slice, together: Tensor) -> Tensor:
     """Return the gradients of one block, shape `(n, P)`."""
     with untouched(problem.model):
         try:
-            with kept_state(problem.model):  # a tensor that is kept in an attribute must not outlive vmap
+            with kept_attributes(problem.model):  # a tensor that is kept in an attribute must not outlive vmap
                 gradients, alone = _vectorised(problem, rows)
             complaint = "torch.func does not see every use of a parameter" if _uses_hidden(problem, rows) else None
         except (RuntimeError, NotImplementedError) as error:

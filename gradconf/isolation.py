@@ -33,7 +33,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             torch.enable_grad(),
             torch.random.fork_rng(cards),
             full_precision(device),
-            kept_state(model),
+            copied_buffers(model),
+            kept_attributes(model),
         ):
             yield
     finally:
@@ -44,8 +45,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def kept_state(model: nn.Module) -> Iterator[None]:
-    """Give a model copies of its buffers, and put back the buffers and whatever its modules have as attributes.
+def copied_buffers(model: nn.Module) -> Iterator[None]:
+    """Give a model copies of its buffers, and put the buffers back.
 
     Args:
         model: the model that is evaluated inside.
@@ -54,7 +55,6 @@ def kept_state(model: nn.Module) -> Iterator[None]:
         Nothing.
     """
     before = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
-    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
     every = [buffer for _, held in before for buffer in held.values() if buffer is not None]
     copies = {id(buffer): buffer.detach().clone() for buffer in every}
     try:
@@ -64,10 +64,26 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     finally:
         for module, held in before:
             module._buffers.update(held)
-        for now, then in attributes:
-            if now.keys() != then.keys() or any(now[name] is not value for name, value in then.items()):
-                now.clear()
-                now.update(then)
+
+
+@contextmanager
+def kept_attributes(model: nn.Module) -> Iterator[None]:
+    """Put back whatever modules have as attributes.
+
+    Args:
+        model: the model that is evaluated inside.
+
+    Yields:
+        Nothing.
+    """
+    before = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for now, then in before:
+            for name in now.keys() - then.keys():
+                del now[name]
+            now.update(then)
 
 
 @contextmanager

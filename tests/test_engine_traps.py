@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from zoo import apply, parameter, squares
 
-from gradconf import gram, reference
+from gradconf import explain, gram, reference
 
 ALONE = 3  # of six samples, the one that is run alone
 TABLE = torch.tensor([[0, 1], [2, 3], [4, 5], [1, 1], [3, 5], [0, 4]])
@@ -216,3 +216,17 @@ def test_what_only_a_later_block_uses_out_of_sight_is_not_lost():
     expected = quietly(reference.gram, made)
     for max_memory in (None, 2**18):
         assert_same(quietly(gram, made, max_memory=max_memory), expected)
+
+
+def test_a_hook_of_the_models_own_still_finds_what_forward_left():
+    def forward(m, x):
+        m.seen = m.f(x)
+        m.seen.register_hook(lambda d: setattr(m, "scale", (d * m.seen.detach()).sum()))
+        return m.g(m.seen.tanh())
+
+    made = linears(forward, 4)()
+    made.model.seen = None
+    assert not quietly(explain, made).path.eq("fall back").any()
+    assert_same(quietly(gram, made), quietly(reference.gram, made))
+    assert made.model.seen is None
+    assert not hasattr(made.model, "scale")

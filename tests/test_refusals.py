@@ -230,7 +230,26 @@ def test_random_numbers_are_refused_however_seldom_they_matter(seed):
     dropping = Apply(lambda m, h: h if torch.rand(1) < 0.99 else 0 * h)  # as stochastic depth does
     model = nn.Sequential(OrderedDict(first=linear(), path=nn.Sequential(OrderedDict(drop=dropping))))
     torch.manual_seed(seed)
-    with no_trace(model), pytest.raises(ValueError, match=r"draws random numbers in the layer 'path\.drop', so"):
+    with no_trace(model), pytest.raises(ValueError, match=r"draws random numbers in the layer 'path\.drop', and"):
+        gram(model, cross_entropy, X, Y)
+
+
+def test_a_model_with_a_seed_of_its_own_may_draw():
+    def features(m, x):
+        torch.manual_seed(0)
+        return m.f(x @ torch.randn(4, 4))
+
+    model = Apply(features, f=linear()).eval()
+    for _ in range(2):
+        with no_trace(model):
+            K = gram(model, cross_entropy, X, Y)
+        assert torch.allclose(K, reference.gram(model, cross_entropy, X, Y), rtol=1e-4)
+        torch.rand(1)
+
+
+def test_a_model_in_evaluation_mode_is_not_told_to_go_there():
+    model = Apply(lambda m, x: m.f(x + 0 * torch.rand(4)), f=linear()).eval()
+    with pytest.raises(ValueError, match="cannot tell: take the random step out"):
         gram(model, cross_entropy, X, Y)
 
 

@@ -15,7 +15,7 @@ from gradconf.engine.places import out_of_place
 from gradconf.engine.plans import OtherWay, Path, Plan, sentence
 from gradconf.engine.shelf import Shelf
 from gradconf.engine.tape import Tape, Use
-from gradconf.isolation import kept_state
+from gradconf.isolation import copied_buffers
 from gradconf.problems import Problem
 
 
@@ -205,7 +205,7 @@ def record(problem: Problem, rows: slice) -> tuple[Tape, Tensor]:
     """
     names = {id(p): name for name, p in problem.model.named_parameters() if p.requires_grad}
     tape = Tape(names, len(range(problem.samples)[rows]))
-    with kept_state(problem.model), tape:  # a model that counts its calls does so anew in each block
+    with copied_buffers(problem.model), tape:  # a model that counts its calls does so anew in each block
         return tape, problem.losses(rows)
 
 

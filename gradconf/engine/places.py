@@ -14,9 +14,11 @@ from torch import Tensor
 SEQUENCES = (tuple, list)
 HOLDERS = (*SEQUENCES, dict)
 BY_INDEX = {"__getitem__", "__setitem__"}
-MOVING = {"index_select", "gather", "take", "take_along_dim", "flip", "flipud", "roll", "sort", "cat", "concat"}
-MOVING |= {"concatenate", "vstack", "stack", "index_add", "index_copy", "index_put", "scatter", "scatter_add"}
-WEIGHTS = 64  # different ones: of that many neighbours no two are alike
+PICKING = {"index_select", "gather", "take", "take_along_dim", "flip", "flipud", "fliplr", "roll", "sort", "embedding"}
+PICKING |= {"index_add", "index_copy", "index_put", "scatter", "scatter_add", "scatter_reduce"}
+PLAIN = (int, slice, type(None), type(...))  # indices that keep an order
+JOINING = {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
+WEIGHTS = 64  # different ones, so that of that many neighbours no two are alike
 
 
 def may_move(function: Callable, args: tuple, kwargs: dict, samples: int) -> bool:
@@ -29,20 +31,31 @@ def may_move(function: Callable, args: tuple, kwargs: dict, samples: int) -> boo
         samples: how many run together.
 
     Returns:
-        Whether it picks or joins rows along the first dimension of a tensor that has some for each sample.
+        Whether it picks or joins along a dimension that counts samples, or joins as many things as there are samples.
     """
     name = getattr(function, "__name__", "")
-    if samples == 1 or not (name in BY_INDEX or name.rstrip("_") in MOVING):
+    plain = name if name in BY_INDEX else name.rstrip("_")
+    if samples == 1 or plain not in BY_INDEX | PICKING | JOINING:
         return False
-    if name == "stack":
-        return len(args[0]) % samples == 0
-    rows = [v for v in flat(args[:1]) if isinstance(v, Tensor) and v.dim() > 0 and len(v) % samples == 0]
-    if name in BY_INDEX:
-        indices = [i for i in (args[1] if isinstance(args[1], tuple) else args[1:2]) if i is not None]
-        return bool(rows) and isinstance(indices[0] if indices else None, Tensor | list)
-    others = args[2:] if name.startswith("roll") else args[1:]  # by how much to roll is no dimension
+    tensors = [v for v in flat((args, kwargs)) if isinstance(v, Tensor)]
+    if plain == "stack" or (plain in JOINING and len(tensors) % samples == 0):
+        return len(tensors) % samples == 0
+    data = tensors if plain in JOINING else tensors[1:2] if plain == "embedding" else tensors[:1]
+    axes = {axis for t in data for k in _axes(t, samples) for axis in (k, k - t.dim())}
+    if plain in BY_INDEX:
+        indices = args[1] if isinstance(args[1], tuple) else args[1:2]
+        picked = {k for k, i in enumerate(indices) if not isinstance(i, PLAIN)}
+        written = plain == "__setitem__" and isinstance(next(iter(indices), None), int)
+        counted = picked if any(i is None or i is ... for i in indices) else picked & axes
+        return bool(axes) and (written or bool(counted))
+    others = args[2:] if plain == "roll" else args[1:]  # by how much to roll is no dimension
     numbers = {v for v in flat((others, {k: v for k, v in kwargs.items() if k != "shifts"})) if type(v) is int}
-    return any(not numbers or {0, -v.dim()} & numbers for v in rows)
+    return bool(axes) and (not numbers or not axes.isdisjoint(numbers))
+
+
+def _axes(tensor: Tensor, samples: int) -> list[int]:
+    """Return the dimensions that count samples, the first one with some rows for each."""
+    return [k for k, size in enumerate(tensor.shape) if size == samples or (k == 0 and size % samples == 0)]
 
 
 def out_of_place(lengths: Callable[[Tensor], dict[int, Tensor]], losses: Tensor) -> set[int]:

@@ -78,9 +78,9 @@ class Tape(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run a torch function, with parameters detached, and record it if it has some."""
         kwargs = kwargs or {}
-        self.moves = self.moves or may_move(func, args, kwargs, self.samples)
         found = {self.names[id(v)]: v for v in flat((args, kwargs)) if id(v) in self.names}
         if not found or not torch.is_grad_enabled():
+            self.moves = self.moves or (not found and may_move(func, args, kwargs, self.samples))
             return func(*args, **kwargs)
         transformed = torch._C._functorch.peek_interpreter_stack() is not None  # by vmap, grad, ... inside the model
         call = None if transformed else bind(func, args, kwargs)
