@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import random
 from collections import OrderedDict
@@ -245,6 +246,16 @@ def test_a_model_with_a_seed_of_its_own_may_draw():
             K = gram(model, cross_entropy, X, Y)
         assert torch.allclose(K, reference.gram(model, cross_entropy, X, Y), rtol=1e-4)
         torch.rand(1)
+
+
+def test_what_draws_now_and_then_is_another_thread():
+    def forward(m, x):
+        if next(calls) % 2 == 0:
+            random.random()  # in place of a thread that draws now and then
+        return m.f(x)
+
+    calls, model = itertools.count(), Apply(forward, f=linear())
+    assert gram(model, cross_entropy, X, Y).shape == (6, 6)
 
 
 def test_a_model_in_evaluation_mode_is_not_told_to_go_there():
