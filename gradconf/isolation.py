@@ -115,9 +115,9 @@ def float32_products(precision: str) -> Iterator[None]:
         Nothing.
     """
     cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn
-    holders: list[Any] = [torch.backends, torch.backends.cudnn, cuda, *_parts(torch.backends.cudnn), cpu, *_parts(cpu)]
-    if precision == "tf32":
-        holders = [torch.backends.cudnn, cuda, *_parts(torch.backends.cudnn)]
+    holders: list[Any] = [torch.backends.cudnn, cuda, *_parts(torch.backends.cudnn)]
+    if precision == "ieee":
+        holders = [torch.backends, *holders, cpu, *_parts(cpu)]
     switches = [(holder, "fp32_precision", precision) for holder in holders if hasattr(holder, "fp32_precision")]
     old = [(holder, "allow_tf32", precision == "tf32") for holder in (cuda, torch.backends.cudnn)]
     before: list[tuple[Any, str, Any]] = []

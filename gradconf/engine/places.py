@@ -38,8 +38,9 @@ def may_move(function: Callable, args: tuple, kwargs: dict, samples: int) -> boo
     if samples == 1 or plain not in BY_INDEX | PICKING | JOINING:
         return False
     tensors = [v for v in flat((args, kwargs)) if isinstance(v, Tensor)]
-    if plain == "stack" or (plain in JOINING and len(tensors) % samples == 0):
-        return len(tensors) % samples == 0
+    as_many = plain in JOINING and len(tensors) % samples == 0
+    if as_many or plain == "stack":
+        return as_many
     data = tensors if plain in JOINING else tensors[1:2] if plain == "embedding" else tensors[:1]
     axes = {axis for t in data for k in _axes(t, samples) for axis in (k, k - t.dim())}
     if plain in BY_INDEX:

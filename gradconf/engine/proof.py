@@ -131,17 +131,19 @@ def norm(values: Tensor) -> Tensor:
         whole = torch.linalg.vector_norm(rows, dtype=torch.float64)
         if 1 / MILD < whole.item() < MILD:
             return whole
-    parts = values.reshape(-1).split(max(1, values.numel()) if values.is_cuda else PART)
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts])
-    )
+    parts = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in in_parts(values.reshape(-1))]
+    return torch.linalg.vector_norm(torch.stack(parts))
 
 
 def apart(values: Tensor, others: Tensor) -> Tensor:
     """Return `|values - others|`, for `(P,)`, some at a time."""
-    step = max(1, values.numel()) if values.is_cuda else PART
-    parts = zip(values.split(step), others.split(step), strict=True)
+    parts = zip(in_parts(values), in_parts(others), strict=True)
     return torch.linalg.vector_norm(torch.stack([norm(value - other) for value, other in parts]))
+
+
+def in_parts(values: Tensor) -> tuple[Tensor, ...]:
+    """Cut `(P,)` into what a processor's cache holds; a GPU would rather have it whole."""
+    return values.split(max(1, values.numel()) if values.is_cuda else PART)
 
 
 def rank_one_difference(gradient: Tensor, whole: Tensor, a: Tensor, d: Tensor) -> Tensor:

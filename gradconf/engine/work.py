@@ -44,13 +44,7 @@ def grams_by_key(problem: Problem, key: Key, *, max_memory: int) -> dict[str, to
         except MemoryError:
             raise
         except Exception as error:  # whatever a tape does to a model that nobody has foreseen; what follows will tell
-            plan = _tried(problem)
-            refuted = error.refuted if isinstance(error, OtherWay) else {}
-            if isinstance(error, OtherWay) and not refuted and plan.dtype == torch.float32:
-                with suppress(Exception):  # a part that stays in float32, say
-                    plan = _in_float64(problem, plan)
-            for name, why in refuted.items():
-                plan.fall_back(why, name)
+            plan = _anew(problem, error)
         while True:
             try:
                 return _work(problem, plan, key, max_memory)
@@ -75,6 +69,19 @@ def make_plan(problem: Problem) -> Plan:
         for name, why in _refuted(problem, plan).items():
             plan.fall_back(why, name)
         return plan
+
+
+def _anew(problem: Problem, error: Exception) -> Plan:
+    """Decide on two samples after the work has failed, with what is known of parameters."""
+    plan = _tried(problem)
+    if not isinstance(error, OtherWay):
+        return plan
+    if not error.refuted and plan.dtype == torch.float32:
+        with suppress(Exception):  # a part that stays in float32, say
+            return _in_float64(problem, plan)
+    for name, why in error.refuted.items():
+        plan.fall_back(why, name)
+    return plan
 
 
 def _tried(problem: Problem) -> Plan:
